@@ -1,0 +1,243 @@
+#include "tensor/allocator.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t kAlign = 64;
+size_t round_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// Blocks that went out of use, by size. Small ones are left to malloc.
+class BlockCache {
+ public:
+  ~BlockCache() {
+    for (auto& [size, blocks] : free_)
+      for (void* p : blocks) std::free(p);
+  }
+  void* take(size_t bytes) {
+    if (bytes >= kSmall) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      // A block up to an eighth larger than asked for will do.
+      const auto it = free_.lower_bound(bytes);
+      if (it != free_.end() && it->first <= bytes + bytes / 8) {
+        void* p = it->second.back();
+        size_of_[p] = it->first;
+        it->second.pop_back();
+        if (it->second.empty()) free_.erase(it);
+        return p;
+      }
+    }
+    void* p = std::aligned_alloc(kAlign, std::max(bytes, kAlign));
+    if (p != nullptr && bytes >= kSmall) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      size_of_[p] = bytes;
+    }
+    return p;
+  }
+  void give(void* p, size_t bytes) {
+    if (bytes < kSmall) {
+      std::free(p);
+      return;
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto it = size_of_.find(p);
+    free_[it->second].push_back(p);
+    size_of_.erase(it);
+  }
+  void drop() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [size, blocks] : free_)
+      for (void* p : blocks) std::free(p);
+    free_.clear();
+  }
+
+ private:
+  static constexpr size_t kSmall = 4096;
+  std::mutex mutex_;
+  std::map<size_t, std::vector<void*>> free_;
+  std::unordered_map<void*, size_t> size_of_;
+};
+
+class HostAllocator : public Allocator {
+ public:
+  std::shared_ptr<Buffer> allocate(size_t bytes, std::string_view name) override {
+    const size_t size = round_up(bytes);
+    void* p = cache_->take(size);
+    if (p == nullptr) {
+      cache_->drop();
+      p = cache_->take(size);
+    }
+    require(p != nullptr, "memory", "cannot allocate {} for {}; use a smaller batch, max_seq_length or gradient_checkpointing: block",
+            show_bytes(static_cast<double>(bytes)), name);
+    auto* buffer = new Buffer{static_cast<std::byte*>(p), bytes, Device::kCpu, nullptr};
+    const int64_t id = ledger_->on_allocate(name, size);
+    return {buffer, [cache = cache_, ledger = ledger_, id, size](Buffer* b) {
+              cache->give(b->data, size);
+              ledger->on_release(id);
+              delete b;
+            }};
+  }
+  Device device() const override { return Device::kCpu; }
+
+ private:
+  std::shared_ptr<BlockCache> cache_ = std::make_shared<BlockCache>();
+};
+
+class MetaAllocator : public Allocator {
+ public:
+  std::shared_ptr<Buffer> allocate(size_t bytes, std::string_view name) override {
+    const int64_t id = ledger_->on_allocate(name, round_up(bytes));
+    return {new Buffer{nullptr, bytes, Device::kMeta, nullptr}, [ledger = ledger_, id](Buffer* b) {
+              ledger->on_release(id);
+              delete b;
+            }};
+  }
+  Device device() const override { return Device::kMeta; }
+};
+
+}  // namespace
+
+int64_t Ledger::on_allocate(std::string_view name, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t id = next_id_++;
+  const auto n = static_cast<int64_t>(bytes);
+  const std::string& group = groups_.back();
+  live_.emplace(id, Entry{group, std::string(name), n});
+  group_bytes_[group] += n;
+  auto& named = name_bytes_[{group, std::string(name)}];
+  named.first += n;
+  named.second = std::max(named.second, named.first);
+  current_ += n;
+  if (current_ > peak_) {
+    peak_ = current_;
+    group_at_peak_ = group_bytes_;
+  }
+  if (recording_from_ >= 0) events_.push_back({id - recording_from_, n, false});
+  return id;
+}
+
+void Ledger::on_release(int64_t id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = live_.find(id);
+  current_ -= it->second.bytes;
+  group_bytes_[it->second.group] -= it->second.bytes;
+  name_bytes_[{it->second.group, it->second.name}].first -= it->second.bytes;
+  if (recording_from_ >= 0 && id >= recording_from_) events_.push_back({id - recording_from_, it->second.bytes, true});
+  live_.erase(it);
+}
+
+std::map<std::string, int64_t> Ledger::groups_at_peak() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return group_at_peak_;
+}
+
+std::map<std::pair<std::string, std::string>, int64_t> Ledger::names_peak() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::map<std::pair<std::string, std::string>, int64_t> peaks;
+  for (const auto& [key, value] : name_bytes_) peaks[key] = value.second;
+  return peaks;
+}
+
+void Ledger::reset_peak() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  peak_ = current_;
+  group_at_peak_ = group_bytes_;
+  for (auto& [key, value] : name_bytes_) value.second = value.first;
+}
+
+void Ledger::start_recording() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  recording_from_ = next_id_;
+  events_.clear();
+}
+
+std::vector<Ledger::Event> Ledger::stop_recording() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  recording_from_ = -1;
+  return std::move(events_);
+}
+
+void Ledger::push_group(std::string_view group) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  groups_.emplace_back(group);
+}
+
+void Ledger::pop_group() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  groups_.pop_back();
+}
+
+std::shared_ptr<Allocator> make_host_allocator() { return std::make_shared<HostAllocator>(); }
+std::shared_ptr<Allocator> make_meta_allocator() { return std::make_shared<MetaAllocator>(); }
+
+std::shared_ptr<Buffer> borrow_buffer(const void* data, size_t bytes, std::shared_ptr<const void> owner) {
+  return std::make_shared<Buffer>(
+      Buffer{static_cast<std::byte*>(const_cast<void*>(data)), bytes, Device::kCpu, std::move(owner)});
+}
+
+Allocator& host_allocator() {
+  static const std::shared_ptr<Allocator> allocator = make_host_allocator();
+  return *allocator;
+}
+
+ArenaPlan plan_arena(const std::vector<Ledger::Event>& events) {
+  struct Block { int64_t id, bytes, begin, end; };  // alive in [begin, end) of event time
+  std::vector<Block> blocks;
+  for (size_t t = 0; t < events.size(); ++t) {
+    const auto& e = events[t];
+    if (!e.release) {
+      blocks.push_back({e.id, e.bytes, static_cast<int64_t>(t), static_cast<int64_t>(events.size())});
+    } else {
+      blocks[static_cast<size_t>(e.id)].end = static_cast<int64_t>(t);
+    }
+  }
+  ArenaPlan plan;
+  plan.offsets.assign(blocks.size(), 0);
+  for (const Block& b : blocks) plan.sizes.push_back(b.bytes);
+  // Greedy by size: the largest first, each at the lowest offset where no placed neighbour in time overlaps.
+  std::vector<size_t> order(blocks.size()), placed;
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; });
+  for (const size_t i : order) {
+    if (blocks[i].bytes == 0) continue;
+    std::vector<std::pair<int64_t, int64_t>> taken;
+    for (const size_t j : placed)
+      if (blocks[j].begin < blocks[i].end && blocks[i].begin < blocks[j].end)
+        taken.emplace_back(plan.offsets[j], plan.offsets[j] + blocks[j].bytes);
+    std::sort(taken.begin(), taken.end());
+    int64_t offset = 0;
+    for (const auto& [from, to] : taken) {
+      if (from - offset >= blocks[i].bytes) break;
+      offset = std::max(offset, to);
+    }
+    plan.offsets[i] = offset;
+    plan.bytes = std::max(plan.bytes, offset + blocks[i].bytes);
+    placed.push_back(i);
+  }
+  return plan;
+}
+
+ArenaAllocator::ArenaAllocator(ArenaPlan plan, Allocator& parent)
+    : plan_(std::move(plan)), block_(parent.allocate(static_cast<size_t>(plan_.bytes), "arena")) {}
+
+void ArenaAllocator::begin_step() { next_ = 0; }
+
+std::shared_ptr<Buffer> ArenaAllocator::allocate(size_t bytes, std::string_view name) {
+  const auto size = static_cast<int64_t>(round_up(bytes));
+  require(next_ < plan_.sizes.size(), "arena", "{} of {} bytes comes after the last of {} planned allocations", name, size,
+          plan_.sizes.size());
+  require(plan_.sizes[next_] == size, "arena", "{} asks for {} bytes where the plan has {}: this step is not the planned one",
+          name, size, plan_.sizes[next_]);
+  std::byte* at = block_->data == nullptr ? nullptr : block_->data + plan_.offsets[next_];
+  ++next_;
+  return std::make_shared<Buffer>(Buffer{at, bytes, block_->device, block_});
+}
+
+}  // namespace nibble
