@@ -1,0 +1,39 @@
+// A kernel as ops see it: one typed slot per operation, filled per device by the register lists (cpu/register.cpp,
+// cuda/register.cu or cuda/no_cuda.cpp). The contract of each stands in backend/kernels/<op>.h.
+//
+// On the meta device a call does nothing: shapes and allocations are the op's business. A device without an
+// implementation is an Error that names both; `has` lets an op fall back to its composed form.
+#pragma once
+#include "backend/stream.h"
+
+namespace nibble::backend {
+
+template <class Signature> class KernelSlot;
+
+template <class... Args>
+class KernelSlot<void(Stream&, Args...)> {
+ public:
+  using Function = void (*)(Stream&, Args...);
+  explicit constexpr KernelSlot(const char* name) : name_(name) {}
+
+  void set(Device device, Function f) { functions_[static_cast<int>(device)] = f; }
+  bool has(Device device) const { return device == Device::kMeta || functions_[static_cast<int>(device)] != nullptr; }
+  const char* name() const { return name_; }
+
+  void operator()(Stream& stream, Args... args) const {
+    const Device device = stream.device();
+    if (device == Device::kMeta) return;
+    const Function f = functions_[static_cast<int>(device)];
+    require(f != nullptr, name_, "no {} kernel in this build; use --device cpu", device_name(device));
+    f(stream, args...);
+  }
+
+ private:
+  const char* name_;
+  Function functions_[3] = {};
+};
+
+// Fills every slot of a device; call once at start-up (idempotent).
+void register_cpu_kernels();
+
+}  // namespace nibble::backend

@@ -1,0 +1,20 @@
+// acquire / release of a weight's values for a product: a dense weight of the wanted type is lent as it is, anything
+// else is decoded into the stream's one weight scratch. One lease may be alive at a time per stream, unless it lent
+// the weight's own memory. Source: DESIGN idea 1; later also the place of host offload and prefetch.
+#pragma once
+#include "backend/stream.h"
+#include "quant/weight.h"
+
+namespace nibble::backend {
+
+class WeightLease {
+ public:
+  // Values as `dtype` (F32 or BF16), row-major [out, in] in logical row order. Null data on the meta device.
+  WeightLease(Stream& stream, const quant::Weight& weight, DType dtype);
+  const Tensor& values() const { return values_; }
+
+ private:
+  Tensor values_;
+};
+
+}  // namespace nibble::backend
