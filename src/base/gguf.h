@@ -26,7 +26,7 @@ enum class GgmlType : uint32_t {
 struct GgufArray;
 using GgufValue = std::variant<uint64_t, int64_t, double, bool, std::string, std::shared_ptr<const GgufArray>>;
 
-// A homogeneous array; exactly one member is filled.
+// A homogeneous array; exactly one member is filled. Arrays of arrays are flattened (no known key has one).
 struct GgufArray {
   std::vector<int64_t> integers;   // every integer width; bool as 0/1
   std::vector<double> numbers;     // f32, f64
