@@ -233,7 +233,7 @@ std::shared_ptr<Buffer> ArenaAllocator::allocate(size_t bytes, std::string_view 
   const auto size = static_cast<int64_t>(round_up(bytes));
   require(next_ < plan_.sizes.size(), "arena", "{} of {} bytes comes after the last of {} planned allocations", name, size,
           plan_.sizes.size());
-  require(plan_.sizes[next_] == size, "arena", "{} asks for {} bytes where the plan has {}: this step is not the planned one",
+  require(plan_.sizes[next_] >= size, "arena", "{} asks for {} bytes where the plan has {}: this step is not the planned one",
           name, size, plan_.sizes[next_]);
   std::byte* at = block_->data == nullptr ? nullptr : block_->data + plan_.offsets[next_];
   ++next_;

@@ -101,8 +101,9 @@ struct ArenaPlan {
 };
 ArenaPlan plan_arena(const std::vector<Ledger::Event>& events);
 
-// Serves exactly the planned sequence from one block; begin_step() starts it over. An allocation that differs from the
-// plan in size or comes too many is an Error{"arena"}: the step that runs is not the step that was planned.
+// Serves the planned sequence from one block; begin_step() starts it over. A step of fewer tokens than planned asks for
+// less, which is fine; an allocation larger than planned or one too many is an Error{"arena"}: the step that runs is not
+// the step that was planned.
 class ArenaAllocator : public Allocator {
  public:
   ArenaAllocator(ArenaPlan plan, Allocator& parent);

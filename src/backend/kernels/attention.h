@@ -1,0 +1,31 @@
+// Scaled dot-product attention over segments of a packed stream, tiled so that no score matrix is ever whole
+// (Dao et al. 2022), with grouped query heads.
+//
+// q [Tq, H · K], k and v [Tk, G · K], out [Tq, H · K]: F32 or BF16, softmax and sums in f32. H is a multiple of G: query
+// head h reads key head h / (H / G). lse F32 [Tq, H] (log-sum-exp of the scaled scores; what backward needs).
+// Segments: I32 [n, 4] rows {q_begin, q_count, k_begin, k_count}; queries of a segment see keys of that segment only.
+// Causal: query i of a segment sees its keys 0 … k_count - q_count + i. window > 0: only the last `window` of those.
+// Query rows in no segment give zero. Cost is that of the segments' own sizes.
+// Numeric class: rounding; the same bytes for any number of threads (work is divided by (segment, head, tile)).
+#pragma once
+#include "backend/kernel_slot.h"
+
+namespace nibble::backend {
+
+struct AttentionArgs {
+  int64_t heads = 1, kv_heads = 1, head_width = 64;
+  float scale = 1;        // usually 1 / sqrt(head_width)
+  bool causal = true;
+  int64_t window = 0;     // 0: no sliding window
+};
+
+inline KernelSlot<void(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments, AttentionArgs args, Tensor& out,
+                       Tensor& lse)>
+    attention{"attention"};
+
+// Scores are made again from q, k and lse. dq, dk, dv are written (not accumulated); rows in no segment become zero.
+inline KernelSlot<void(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                       const Tensor& segments, AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv)>
+    attention_backward{"attention_backward"};
+
+}  // namespace nibble::backend

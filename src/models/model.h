@@ -1,0 +1,59 @@
+// A language model: what trainer, evaluation and generation see of it. One file per family (llama.cpp …), one row each in
+// registry.cpp under the architecture names of config.json.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "io/weights.h"
+#include "nn/loader.h"
+#include "nn/lora.h"
+#include "nn/sequence.h"
+
+namespace nibble::models {
+
+using autograd::Context;
+using autograd::Parameter;
+using autograd::Variable;
+
+struct ModelConfig {
+  std::string family;             // "llama"
+  int64_t vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
+  int64_t max_positions = 0;
+  bool tied_head = false;
+  Json source;                    // config.json as read
+};
+
+class CausalModel {
+ public:
+  virtual ~CausalModel() = default;
+  virtual const ModelConfig& config() const = 0;
+
+  // Final hidden states [T, D] (after the last norm). With a cache, keys and values are appended to it.
+  virtual Variable forward(Context& cx, const nn::SequenceInput& input, nn::KvCache* cache) const = 0;
+  // The output head as arguments of head_cross_entropy() and linear().
+  virtual ops::LinearArgs head(const Context& cx, int64_t tokens) const = 0;
+  // Logits F32 [n, V] of the given rows of h (a tensor of row numbers, or undefined for all).
+  Tensor logits(Context& cx, const Variable& h, const Tensor& rows) const;
+
+  // Every Linear that can carry an adapter, in checkpoint order.
+  virtual void visit_linears(const nn::LinearVisitor& visit) = 0;
+  // Full fine-tuning: every weight becomes a parameter (tied ones once).
+  virtual void make_trainable(Allocator& allocator) = 0;
+  virtual void visit_parameters(const std::function<void(Parameter&)>& visit) = 0;
+  // The dense weights under their checkpoint names (after full fine-tuning), for export.
+  virtual void visit_weights(const std::function<void(const std::string& name, const quant::Weight&)>& visit) = 0;
+
+  // Bytes of all weights as they are held.
+  int64_t weight_bytes();
+  // Multiply-adds ×2 of one token through all products (head apart), for limits and estimates.
+  double flops_per_token();
+
+  int64_t kv_width() const { return config().kv_heads * config().head_width; }
+};
+
+// Reads config and weights. With a meta stream nothing but shapes is made: the plan's model.
+// Errors: Error naming an unknown architecture and the known ones; whatever the loader finds.
+std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream, const nn::LoadOptions& options);
+
+}  // namespace nibble::models
