@@ -1,0 +1,76 @@
+// Data sets ready to train on: read, encoded, checked, split, and cut into whole optimizer steps.
+// Nothing is cut, dropped or left untrained silently: the report counts everything, and what the options do not allow
+// is an error that names the key that decides.
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "data/formats.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace nibble::data {
+
+enum class Overlong : uint8_t { kError, kTruncate, kDrop, kSplit };
+Overlong parse_overlong(std::string_view name);  // UsageError with the known names
+
+struct DataSource {
+  std::string path;
+  std::string format = "auto";
+  double weight = 1;             // share of examples drawn from it in each epoch, relative to its size (1: all of it once)
+};
+
+struct DataOptions {
+  std::vector<DataSource> train;
+  std::vector<DataSource> eval;       // empty: `eval_fraction` of the training data is held out
+  double eval_fraction = 0.05;        // at most 200 examples; 0: nothing held out
+  int64_t max_seq_length = 0;         // 0: what the data needs, up to `context`
+  int64_t context = 0;                // of the model
+  Overlong overlong = Overlong::kError;
+  bool train_on_source = false;
+  uint64_t seed = 42;
+};
+
+struct DataReport {
+  struct File { std::string path, format; int64_t examples = 0; };
+  std::vector<File> files;
+  int64_t train_examples = 0, eval_examples = 0;
+  int64_t tokens = 0, trained_tokens = 0, longest = 0;  // of the training part, before cutting
+  int64_t overlong = 0, truncated = 0, dropped = 0, split = 0;
+  int64_t untrained = 0;                                // examples without a trained token (dropped, counted)
+  int64_t duplicates = 0, overlap = 0;                  // exact duplicates in train; train examples that are in eval too
+  int64_t max_seq_length = 0;
+  std::vector<int64_t> length_histogram;                // 16 bins up to longest
+  Json to_json() const;
+};
+
+struct Dataset {
+  std::vector<EncodedExample> train, eval;
+  std::vector<Example> preview;        // the first training example, for the gate and `inspect data`
+  DataReport report;
+};
+
+// How text becomes ids: the tokenizer and, for conversations, its template. The loss mask comes from the template's
+// provenance: a trained message's own text, and the end token the template puts after it, are learned; white space
+// after that is not. Errors: an assistant turn without an end (the template has no end token after it).
+class Encoder {
+ public:
+  Encoder(std::shared_ptr<const text::Tokenizer> tokenizer, std::shared_ptr<const text::ChatTemplate> chat_template);
+  EncodedExample encode(const Example& example) const;
+  bool has_chat_template() const { return chat_template_ != nullptr; }
+  const text::Tokenizer& tokenizer() const { return *tokenizer_; }
+
+ private:
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  std::shared_ptr<const text::ChatTemplate> chat_template_;
+};
+
+// Errors: everything above; no example left; no trained token at all; overlong examples under Overlong::kError (count,
+// the longest, the keys max_seq_length and overlong).
+Dataset load_dataset(const DataOptions& options, const Encoder& encoder);
+
+// The example as text with trained tokens marked (ANSI colours or «…»), for the gate and `nibble inspect data`.
+std::string show_example(const EncodedExample& example, const text::Tokenizer& tokenizer, bool colour);
+
+}  // namespace nibble::data

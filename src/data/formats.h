@@ -1,0 +1,42 @@
+// The layouts data sets are published in: one file each (formats/<name>.cpp), one row each in formats/registry.cpp.
+// Formats: messages (OpenAI), sharegpt, alpaca, prompt_completion, text, oasst1 (trees or flat rows), hh_rlhf (chosen).
+// Containers: JSONL, JSON (a list, or an object with one list), CSV, TSV, plain .txt.
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/example.h"
+
+namespace nibble::data {
+
+struct DataFormat {
+  const char* name;
+  const char* about;       // source layout, prompt and what is trained, for docs and --help
+  // Does this record look like mine? Asked in registry order on the first records of a file.
+  bool (*matches)(const Json& record);
+  // All records of one file → examples (OASST1 needs them together). Errors: Error{file:line} naming the missing or
+  // wrong field.
+  std::vector<Example> (*read)(const std::vector<Json>& records, const std::vector<std::string>& sources, const struct FormatOptions& options);
+};
+
+struct FormatOptions {
+  bool has_chat_template = true;   // false: alpaca and others use the paper's plain prompts as segments
+  bool train_on_source = false;    // instructions are learned as well
+};
+
+std::span<const DataFormat> data_formats();
+
+// Records of a file with "file:line" of each. Errors: unreadable, empty, malformed JSON (line number), invalid UTF-8 (line), ragged CSV rows.
+struct Records {
+  std::vector<Json> records;
+  std::vector<std::string> sources;
+};
+Records read_records(const std::string& path);
+
+// The format of these records: `name`, or found by looking when it is "auto".
+// Errors: none matches: the fields that were found and the layouts that are known.
+const DataFormat& choose_format(const Records& records, std::string_view name, const std::string& path);
+
+}  // namespace nibble::data
