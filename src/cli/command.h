@@ -22,7 +22,8 @@ class Options {
   Options(const Options&) = delete;
   Options& operator=(const Options&) = delete;
 
-  // `names` as CLI11 reads them: "--model", "-o,--out", or a bare word for a positional.
+  // `names` as CLI11 reads them: "--model", "-o,--out", or a bare word for a positional; after a space what the help
+  // calls the value: "--model PATH". A list as an option takes one value each time it is given.
   void add(const std::string& names, std::string& value, const std::string& help, bool required = false);
   void add(const std::string& names, int64_t& value, const std::string& help);
   void add(const std::string& names, double& value, const std::string& help);
@@ -50,7 +51,7 @@ struct ModelOptions {
   std::string model;                        // --model PATH
   std::string tokenizer;                    // --tokenizer PATH
   std::string adapter;                      // --adapter DIR
-  std::string quantize = "none";            // --quantize FORMAT; each command sets its own default first
+  std::string quantize;                     // --quantize FORMAT; "": stored if the file is quantized, else none
   bool double_quant = false;                // --double-quant / --no-double-quant
   int64_t block_size = 64;                  // --block-size N
   std::string dtype = "bf16";               // --dtype bf16|f32
