@@ -9,8 +9,8 @@
 
 namespace nibble::autograd {
 
-// none keeps what backward reads; selective makes norms and activations again, never a product; block keeps only the
-// input of each block and runs the block's forward once more.
+// none keeps what backward reads; selective makes norms and activations again, never a product; block keeps
+// only the input of each block and runs the block's forward once more.
 enum class Checkpointing : uint8_t { kNone, kSelective, kBlock };
 
 // Tokens [begin, end) of the stream use this adapter; -1 is none.
@@ -19,18 +19,20 @@ struct AdapterSpan {
   int adapter;
 };
 
-// Told of each operation as it runs: a profiler, the plan's counter of FLOPs and bytes, the search for the first
-// non-finite value.
+// Told of each operation as it runs: a profiler, the plan's counter of FLOPs and bytes, the search for the
+// first non-finite value.
 class OpObserver {
  public:
   virtual ~OpObserver() = default;
-  // After the forward (or backward) of `name`; flops and bytes are what its limit is computed from.
+  // After the forward (or backward) of `name`; flops and bytes are what its limit is computed from. A
+  // backward that writes several gradients is told of each; the first call carries the cost.
   virtual void on_op(const char* name, bool backward, const Tensor& result, double flops, double bytes) = 0;
 };
 
 class Context {
  public:
-  Context(backend::Stream& stream, Allocator& allocator, DType compute) : stream_(stream), allocator_(allocator), compute_(compute) {}
+  Context(backend::Stream& stream, Allocator& allocator, DType compute)
+      : stream_(stream), allocator_(allocator), compute_(compute) {}
 
   backend::Stream& stream() { return stream_; }
   Allocator& allocator() { return allocator_; }
@@ -38,12 +40,16 @@ class Context {
   // Type of activations: F32 or BF16.
   DType compute() const { return compute_; }
 
-  Tensor empty(const Shape& shape, DType dtype, std::string_view name) { return Tensor::empty(allocator_, shape, dtype, name); }
+  Tensor empty(const Shape& shape, DType dtype, std::string_view name) {
+    return Tensor::empty(allocator_, shape, dtype, name);
+  }
   Tensor empty_like(const Tensor& t, std::string_view name) { return empty(t.shape(), t.dtype(), name); }
 
   // Null: nothing is differentiated (inference).
   Tape* tape() { return tape_; }
   void set_tape(Tape* tape) { tape_ = tape; }
+  // Nothing here will ever be differentiated: kernels of their own (weight_matvec) may serve.
+  bool inference() const { return tape_ == nullptr && !will_recompute; }
   // Should an operation with these inputs record itself?
   bool differentiates(std::initializer_list<const Variable*> inputs) const;
   // The result of an operation: with a fresh slot when `differentiated`.
@@ -51,9 +57,10 @@ class Context {
   std::shared_ptr<GradSlot> new_slot(const Shape& shape, DType dtype) const;
 
   Checkpointing checkpointing = Checkpointing::kNone;
-  bool training = false;           // dropout is on
-  bool lazy = false;               // inside a recomputed forward: values that nobody reads are not computed
-  uint64_t seed = 0, step = 0;     // name dropout's random numbers, with the layer's own stream id
+  bool training = false;        // dropout is on
+  bool lazy = false;            // inside a recomputed forward: values that nobody reads are not computed
+  bool will_recompute = false;  // no tape now, but backward will run this again: same kernels as under a tape
+  uint64_t seed = 0, step = 0;  // name dropout's random numbers, with the layer's own stream id
   std::vector<AdapterSpan> adapters;  // empty: no adapter anywhere
   OpObserver* observer = nullptr;
 

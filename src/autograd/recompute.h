@@ -9,9 +9,10 @@ namespace nibble::autograd {
 
 using Block = std::function<Variable(Context&, const std::vector<Variable>& inputs)>;
 
-// y = block(inputs…), exactly as if called directly, gradients included (bit for bit): random numbers are counter-based
-// and the second forward is the first one again. Its tail, whatever no saved value depends on, is not computed.
-// Any number of inputs (a T5 decoder block shares the encoder's output). Under no tape it just calls the block.
+// y = block(inputs…), exactly as if called directly, gradients included (bit for bit): random numbers are
+// counter-based and the second forward is the first one again. Its tail, whatever no saved value depends on,
+// is not computed. Any number of inputs (a T5 decoder block shares the encoder's output). Under no tape it
+// just calls the block.
 Variable recompute(Context& cx, const char* name, const Block& block, const std::vector<Variable>& inputs);
 
 }  // namespace nibble::autograd

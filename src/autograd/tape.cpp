@@ -9,16 +9,27 @@ GradTarget Backward::target(const std::shared_ptr<GradSlot>& slot, std::string_v
   const bool accumulate = slot->filled;
   if (!slot->grad.defined()) slot->grad = cx_.empty(slot->shape, slot->dtype, name);
   slot->filled = true;
+  if (cx_.observer != nullptr) results_.push_back(slot->grad);
   return {slot->grad, accumulate};
 }
 
-void Backward::pass(const std::shared_ptr<GradSlot>& slot, bool last, std::string_view name) {
-  require(slot->shape == dy_.shape(), name, "gradient {} for a value {}", dy_.shape().str(), slot->shape.str());
-  if (last && !slot->filled && !slot->parameter && slot->dtype == dy_.dtype()) {
-    slot->grad = dy_;
+void Backward::give(const std::shared_ptr<GradSlot>& slot, Tensor gradient, std::string_view name) {
+  require(slot->shape == gradient.shape(), name, "gradient {} for a value {}", gradient.shape().str(),
+          slot->shape.str());
+  if (!slot->filled && !slot->parameter && slot->dtype == gradient.dtype()) {
+    slot->grad = std::move(gradient);
     slot->filled = true;
+    if (cx_.observer != nullptr) results_.push_back(slot->grad);
     return;
   }
+  GradTarget t = target(slot, name);
+  backend::accumulate(cx_.stream(), gradient, t.grad, t.accumulate);
+}
+
+void Backward::pass(const std::shared_ptr<GradSlot>& slot, bool last, std::string_view name) {
+  if (last) return give(slot, dy_, name);
+  require(slot->shape == dy_.shape(), name, "gradient {} for a value {}", dy_.shape().str(),
+          slot->shape.str());
   GradTarget t = target(slot, name);
   backend::accumulate(cx_.stream(), dy_, t.grad, t.accumulate);
 }
@@ -29,8 +40,7 @@ void Tape::record(const char* name, const Variable& output, Function backward) {
 
 void Tape::backward(Context& cx, const Variable& output, Tensor dy) {
   require(output.requires_grad(), "backward", "nothing here is trainable; did the adapter match any layer?");
-  output.slot()->grad = std::move(dy);
-  output.slot()->filled = true;
+  Backward(cx, Tensor()).give(output.slot(), std::move(dy), "backward.dy");
   while (!records_.empty()) {
     Record record = std::move(records_.back());
     records_.pop_back();
@@ -40,7 +50,10 @@ void Tape::backward(Context& cx, const Variable& output, Tensor dy) {
     record.output->filled = false;
     Backward b(cx, std::move(grad));
     record.function(b);
-    cx.observe(record.name, true, b.dy());
+    if (cx.observer == nullptr) continue;
+    if (b.results().empty()) cx.observe(record.name, true, b.dy(), b.flops(), b.bytes());
+    for (size_t i = 0; i < b.results().size(); ++i)
+      cx.observe(record.name, true, b.results()[i], i == 0 ? b.flops() : 0, i == 0 ? b.bytes() : 0);
   }
 }
 

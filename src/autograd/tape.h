@@ -27,13 +27,24 @@ class Backward {
   const Tensor& dy() const { return dy_; }
   // A slot of an input; null means that the input needs no gradient (check first with `if (x.slot())`).
   GradTarget target(const std::shared_ptr<GradSlot>& slot, std::string_view name);
-  // Passes dy itself on to an input of the same shape and dtype: moved if it is the first contribution and nobody else
-  // needs dy afterwards (`last`), else copied or added.
+  // Hands over `gradient`, which nobody writes to or reads afterwards: moved when it is the first
+  // contribution to an intermediate of its dtype, else added (or cast).
+  void give(const std::shared_ptr<GradSlot>& slot, Tensor gradient, std::string_view name);
+  // Passes dy itself on to an input of the same shape: given when nobody else needs dy afterwards (`last`),
+  // else copied or added.
   void pass(const std::shared_ptr<GradSlot>& slot, bool last, std::string_view name);
+
+  // What this backward costs, for the observer; and every gradient it wrote.
+  void cost(double flops, double bytes) { flops_ = flops, bytes_ = bytes; }
+  double flops() const { return flops_; }
+  double bytes() const { return bytes_; }
+  const std::vector<Tensor>& results() const { return results_; }
 
  private:
   Context& cx_;
   Tensor dy_;
+  double flops_ = 0, bytes_ = 0;
+  std::vector<Tensor> results_;  // kept only for an observer
 };
 
 class Tape {
@@ -42,8 +53,8 @@ class Tape {
   // `name` must be a literal. The output's slot is what backward reads dy from.
   void record(const char* name, const Variable& output, Function backward);
 
-  // Walks everything recorded so far from the last to the first, starting with dy for `output`, and empties the tape.
-  // A record whose output got no gradient is skipped.
+  // Walks everything recorded so far from the last to the first, starting with dy for `output`, and empties
+  // the tape. A record whose output got no gradient is skipped. dy is given away: its memory may be reused.
   void backward(Context& cx, const Variable& output, Tensor dy);
   bool empty() const { return records_.empty(); }
   size_t size() const { return records_.size(); }

@@ -3,12 +3,13 @@
 namespace nibble::autograd {
 
 Saved::Saved(Tensor value) : state_(std::make_shared<State>(State{std::move(value), nullptr})) {}
-Saved::Saved(std::function<Tensor()> remake) : state_(std::make_shared<State>(State{Tensor(), std::move(remake)})) {}
+Saved::Saved(std::function<Tensor()> remake)
+    : state_(std::make_shared<State>(State{Tensor(), std::move(remake)})) {}
 
 const Tensor& Saved::get() const {
   if (!state_->value.defined()) {
     state_->value = state_->remake();
-    state_->remake = nullptr;
+    state_->remake = nullptr;  // lets go of what it was made from
   }
   return state_->value;
 }
@@ -16,11 +17,14 @@ const Tensor& Saved::get() const {
 Variable::Variable(Tensor value) : Variable(std::move(value), nullptr) {}
 
 Variable::Variable(Tensor value, std::shared_ptr<GradSlot> slot)
-    : state_(std::make_shared<State>(State{value.shape(), value.dtype(), value, nullptr, std::move(slot), Saved()})) {}
+    : state_(std::make_shared<State>(
+          State{value.shape(), value.dtype(), value, nullptr, std::move(slot), Saved()})) {}
 
-Variable Variable::lazy(const Shape& shape, DType dtype, std::function<Tensor()> make, std::shared_ptr<GradSlot> slot) {
+Variable Variable::lazy(const Shape& shape, DType dtype, std::function<Tensor()> make,
+                        std::shared_ptr<GradSlot> slot) {
   Variable v;
-  v.state_ = std::make_shared<State>(State{shape, dtype, Tensor(), std::move(make), std::move(slot), Saved()});
+  v.state_ =
+      std::make_shared<State>(State{shape, dtype, Tensor(), std::move(make), std::move(slot), Saved()});
   return v;
 }
 
@@ -42,6 +46,12 @@ Parameter make_parameter(std::string name, Tensor value) {
   slot->dtype = kF32;
   slot->parameter = true;
   return {std::move(name), Variable(std::move(value), std::move(slot))};
+}
+
+void allocate_grad(Parameter& parameter, Allocator& allocator) {
+  GradSlot& slot = *parameter.variable.slot();
+  const MemoryGroup group(allocator, "gradients");
+  if (!slot.grad.defined()) slot.grad = Tensor::empty(allocator, slot.shape, kF32, "gradient");
 }
 
 }  // namespace nibble::autograd
