@@ -1,0 +1,40 @@
+// The code books of the 4-bit formats, one file each, and how thresholds follow from values.
+#pragma once
+#include <utility>
+
+#include "quant/format.h"
+
+namespace nibble::quant {
+
+extern const Codebook4 kNf4, kFp4, kE2m1, kE3m0, kInt4, kAf4;
+
+// What the value zero encodes to when two codes mean zero.
+enum class Zeros : uint8_t {
+  kBitsandbytes,  // a threshold at 0 between them, so that tiny positive values take the later code
+  kFirst,         // the lower code alone is ever made
+};
+
+// Codes sorted by value (stable: equal values in order of code), thresholds midway between neighbours, all in
+// f32.
+constexpr Codebook4 make_codebook(const std::array<float, 16>& values, Zeros zeros = Zeros::kFirst) {
+  Codebook4 book{};
+  book.values = values;
+  for (uint8_t i = 0; i < 16; ++i) {
+    int at = i;
+    for (; at > 0 && values[book.order[at - 1]] > values[i]; --at) book.order[at] = book.order[at - 1];
+    book.order[at] = i;
+  }
+  for (int i = 0; i < 15; ++i) book.thresholds[i] = (values[book.order[i]] + values[book.order[i + 1]]) / 2;
+  for (int i = 1; i < 15; ++i) {
+    if (zeros == Zeros::kFirst && values[book.order[i]] == values[book.order[i + 1]]) {
+      std::swap(book.order[i], book.order[i + 1]);  // the later code becomes the empty interval between two
+      book.thresholds[i] = book.thresholds[i - 1];  // equal thresholds
+    }
+  }
+  int below = 0;
+  for (const float t : book.thresholds) below += t < 0 ? 1 : 0;
+  book.zero_code = book.order[below];
+  return book;
+}
+
+}  // namespace nibble::quant
