@@ -51,7 +51,7 @@ struct ModelOptions {
   std::string model;                        // --model PATH
   std::string tokenizer;                    // --tokenizer PATH
   std::string adapter;                      // --adapter DIR
-  std::string quantize;                     // --quantize FORMAT; "": stored if the file is quantized, else none
+  std::string quantize = "stored";          // --quantize FORMAT; stored: a quantized file as it is, a dense one dense
   bool double_quant = false;                // --double-quant / --no-double-quant
   int64_t block_size = 64;                  // --block-size N
   std::string dtype = "bf16";               // --dtype bf16|f32

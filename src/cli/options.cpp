@@ -228,8 +228,7 @@ void ModelOptions::declare(Options& options, bool with_adapter) {
   std::string names;
   for (const quant::Format& f : quant::formats()) names += std::string(f.name) + " ";
   options.add("--quantize FORMAT", quantize,
-              "format of the frozen base: " + names + "stored none" +
-                  (quantize.empty() ? " (default: stored if the file is quantized, else none)" : ""));
+              "format of the frozen base: " + names + "none; stored keeps what the file holds");
   options.flag("--double-quant,!--no-double-quant", double_quant, "quantize the block scales as well");
   options.add("--block-size N", block_size, "values that share a scale");
   options.add("--dtype bf16|f32", dtype, "type of the computation");
@@ -246,7 +245,7 @@ void ModelOptions::apply() const {
   check(device == "cpu" || device == "auto", "--device", "cpu or auto", device);
   check(threads >= 0 && threads <= 4096, "--threads", "a number from 0 to 4096", std::to_string(threads));
   check(seed >= 0, "--seed", "a number that is not negative", std::to_string(seed));
-  if (!quantize.empty()) quant::parse_quantize(quantize, double_quant, block_size);
+  quant::parse_quantize(quantize, double_quant, block_size);
   set_threads(static_cast<int>(threads));
 }
 

@@ -1,0 +1,123 @@
+#include "cli/session.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <set>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace nibble::cli {
+namespace {
+
+// Ids under "eos_token_id": a number, a list of numbers, or nothing.
+void add_eos_ids(const Json& config, std::set<int32_t>& ids) {
+  const auto found = config.is_object() ? config.find("eos_token_id") : config.end();
+  if (found == config.end()) return;
+  for (const Json& id : found->is_array() ? *found : Json::array({*found}))
+    if (id.is_number_integer()) {
+      const auto value = id.get<int64_t>();
+      if (value >= 0 && value <= std::numeric_limits<int32_t>::max()) ids.insert(static_cast<int32_t>(value));
+    }
+}
+
+Json generation_config(const std::string& model) {
+  const std::filesystem::path path = std::filesystem::path(model) / "generation_config.json";
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none)) return nullptr;
+  return parse_json(read_file(path.string(), 1 << 20), path.string());
+}
+
+}  // namespace
+
+std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& options) {
+  return text::load_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer);
+}
+
+std::shared_ptr<const text::ChatTemplate> load_chat_template(const text::Tokenizer& tokenizer) {
+  if (tokenizer.chat_template.empty()) return nullptr;
+  Json variables = Json::object();
+  auto name = [&](const char* key, const std::optional<int32_t>& id) {
+    if (id) variables[key] = tokenizer.piece(*id);
+  };
+  name("bos_token", tokenizer.bos);
+  name("eos_token", tokenizer.eos);
+  name("unk_token", tokenizer.unk);
+  name("pad_token", tokenizer.pad);
+  return std::make_shared<const text::ChatTemplate>(tokenizer.chat_template, variables);
+}
+
+std::optional<int32_t> end_of_turn(const text::ChatTemplate& chat, const text::Tokenizer& tokenizer) {
+  const Json messages = {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}};
+  try {
+    const text::RenderedChat rendered = chat.render(messages, false);
+    size_t end = std::string::npos;
+    for (const text::ProvenanceRun& run : rendered.runs)
+      if (run.origin == text::Origin::kMessage && run.message == 1) end = run.end;
+    if (end == std::string::npos) return std::nullopt;
+    for (const int32_t id : tokenizer.encode(rendered.text.substr(end), {.add_special = false}))
+      if (tokenizer.is_special(id)) return id;
+  } catch (const Error& e) {
+    log_debug("no end of turn from the chat template: {}", e.what());
+  }
+  return std::nullopt;
+}
+
+void require_same_base(const io::AdapterFile& adapter, const std::string& directory,
+                       const io::ModelFiles& files) {
+  if (!adapter.manifest.is_object()) return;
+  const std::string trained_on = json_get<std::string>(adapter.manifest, "base_hash", "", directory);
+  if (trained_on.empty()) return;
+  const std::string here = files.hash();
+  require(trained_on == here, directory,
+          "this adapter was trained on other weights: its manifest names base {}, {} is {}; give the model "
+          "it was trained on{}",
+          trained_on, files.path, here,
+          adapter.config.base_model.empty() ? "" : " (" + adapter.config.base_model + ")");
+}
+
+Session::Session(const ModelOptions& options)
+    : files_(io::open_model(options.model)), compute_(options.dtype == "f32" ? kF32 : kBF16) {
+  tokenizer_ = load_tokenizer(options);
+  const auto spec = quant::parse_quantize(options.quantize, options.double_quant, options.block_size);
+  stream_ = std::make_unique<backend::Stream>(host_allocator());
+  model_ = models::load_model(files_, *stream_, {.quantize = spec, .dense_dtype = compute_, .progress = {}});
+  const int64_t vocab = model_->config().vocab;
+  require(tokenizer_->vocab_size() <= vocab, options.model,
+          "the tokenizer ({}) has {} tokens but the model has {} embeddings; they do not belong together",
+          tokenizer_->description, tokenizer_->vocab_size(), vocab);
+  context_ = std::make_unique<autograd::Context>(*stream_, host_allocator(), compute_);
+  if (!options.adapter.empty()) {
+    const io::AdapterFile adapter = io::read_adapter(options.adapter);
+    require_same_base(adapter, options.adapter, files_);
+    nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter, 0,
+                       host_allocator());
+    context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
+  }
+  chat_ = load_chat_template(*tokenizer_);
+}
+
+const text::ChatTemplate& Session::chat() const {
+  require(chat_ != nullptr, files_.path,
+          "the model has no chat template (looked in tokenizer_config.json, chat_template.jinja and the GGUF "
+          "metadata); "
+          "use `nibble generate` with a plain --prompt");
+  return *chat_;
+}
+
+std::vector<int32_t> Session::stop_ids() const {
+  std::set<int32_t> ids;
+  if (tokenizer_->eos) ids.insert(*tokenizer_->eos);
+  add_eos_ids(files_.config, ids);
+  add_eos_ids(generation_config(files_.path), ids);
+  if (chat_ != nullptr)
+    if (const auto end = end_of_turn(*chat_, *tokenizer_)) ids.insert(*end);
+  return {ids.begin(), ids.end()};
+}
+
+std::vector<int32_t> Session::encode_chat(const Json& messages) const {
+  return tokenizer_->encode(chat().render(messages, true).text, {.add_special = false});
+}
+
+}  // namespace nibble::cli

@@ -1,0 +1,65 @@
+// A model ready to be asked: weights, tokenizer, chat template and adapter from the options that all commands
+// share.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/context.h"
+#include "base/json.h"
+#include "cli/command.h"
+#include "io/peft_adapter.h"
+#include "io/weights.h"
+#include "models/model.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace nibble::cli {
+
+// The tokenizer at --tokenizer, else beside the weights.
+std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& options);
+
+// The template the tokenizer came with, with its special tokens as variables; null when it has none.
+// Errors: a template that cannot be parsed.
+std::shared_ptr<const text::ChatTemplate> load_chat_template(const text::Tokenizer& tokenizer);
+
+// The token that ends an assistant's turn by the template: the first special token after the assistant's own
+// text. nullopt when the template puts none there or cannot render a plain conversation.
+std::optional<int32_t> end_of_turn(const text::ChatTemplate& chat, const text::Tokenizer& tokenizer);
+
+// Refuses an adapter that nibble trained on other weights (nibble_manifest.json names their hash).
+// Errors: Error{adapter directory} with both hashes.
+void require_same_base(const io::AdapterFile& adapter, const std::string& directory,
+                       const io::ModelFiles& files);
+
+class Session {
+ public:
+  // Errors: everything of its parts; a tokenizer with more tokens than the model has embeddings.
+  explicit Session(const ModelOptions& options);
+
+  const models::CausalModel& model() const { return *model_; }
+  const text::Tokenizer& tokenizer() const { return *tokenizer_; }
+  // Errors: the model has no chat template.
+  const text::ChatTemplate& chat() const;
+  const io::ModelFiles& files() const { return files_; }
+  // No tape; the adapter, if any, applies to every token.
+  autograd::Context& context() { return *context_; }
+  DType compute() const { return compute_; }
+
+  // What ends generation: the tokenizer's EOS, eos_token_id of generation_config.json and config.json, the
+  // template's end of turn. Ascending.
+  std::vector<int32_t> stop_ids() const;
+  // Ids of a conversation up to where the assistant speaks.
+  std::vector<int32_t> encode_chat(const Json& messages) const;
+
+ private:
+  io::ModelFiles files_;
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  std::shared_ptr<const text::ChatTemplate> chat_;
+  std::unique_ptr<backend::Stream> stream_;
+  std::unique_ptr<models::CausalModel> model_;
+  std::unique_ptr<autograd::Context> context_;
+  DType compute_;
+};
+
+}  // namespace nibble::cli
