@@ -1,6 +1,7 @@
 // The safetensors container: 8-byte little-endian header length, JSON header, tensor bytes.
-// Source: huggingface/safetensors README. Errors: Error{path} for a header that is too long, not JSON, or lies: offsets
-// outside the file, overlapping or with gaps, sizes that do not match dtype × shape, duplicate names.
+// Source: huggingface/safetensors README. Errors: Error{path} for a header that is too long, not JSON, or
+// lies: offsets outside the file, overlapping or with gaps, sizes that do not match dtype × shape, duplicate
+// names.
 #pragma once
 #include <map>
 #include <memory>
@@ -15,8 +16,8 @@ namespace nibble::io {
 
 struct SafetensorsEntry {
   std::string name;
-  std::string dtype;           // as stored: "F32", "BF16", "F8_E4M3" …
-  Shape shape;                 // at most 4 dimensions; more is an error
+  std::string dtype;  // as stored: "F32", "BF16", "F8_E4M3" …
+  Shape shape;        // at most 4 dimensions; more is an error
   std::span<const std::byte> data;
 };
 
@@ -27,15 +28,21 @@ class SafetensorsFile {
   // A view. Errors: missing name; a dtype that Tensor does not have.
   Tensor tensor(std::string_view name) const;
 
-  std::vector<SafetensorsEntry> entries;            // by offset
-  std::map<std::string, std::string> metadata;      // "__metadata__"
+  std::vector<SafetensorsEntry> entries;               // by offset
+  std::map<std::string, size_t, std::less<>> by_name;  // → index into entries
+  std::map<std::string, std::string> metadata;         // "__metadata__"
   std::shared_ptr<const MappedFile> map;
 };
 
-// Writes a file in one streaming pass: declare everything, then give the bytes in the same order; commit() renames.
+// Writes a file in one streaming pass: declare everything, then give the bytes in the same order; commit()
+// renames.
 class SafetensorsWriter {
  public:
-  struct Declared { std::string name; DType dtype; Shape shape; };
+  struct Declared {
+    std::string name;
+    DType dtype;
+    Shape shape;
+  };
   SafetensorsWriter(const std::string& path, const std::vector<Declared>& tensors,
                     const std::map<std::string, std::string>& metadata);
   // Bytes of the next declared tensor, whole or in pieces. Errors: more or fewer than declared.
