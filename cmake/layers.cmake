@@ -1,6 +1,8 @@
 # nibble_flags: what every target compiles with. nibble_layer(NAME LINK …): the static library of one folder of src/.
 add_library(nibble_flags INTERFACE)
-target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wshadow -Wno-unknown-pragmas -Wno-restrict -ffp-contract=off)
+# GCC's plain -Wshadow also objects to members of a scoped enum that are named like a global constant.
+target_compile_options(nibble_flags INTERFACE $<IF:$<CXX_COMPILER_ID:GNU>,-Wshadow=local,-Wshadow>)
+target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wno-unknown-pragmas -Wno-restrict -ffp-contract=off)
 if(NIBBLE_WERROR)
   target_compile_options(nibble_flags INTERFACE -Werror)
 endif()

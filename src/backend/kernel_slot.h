@@ -33,7 +33,8 @@ class KernelSlot<void(Stream&, Args...)> {
   Function functions_[3] = {};
 };
 
-// Fills every slot of a device; call once at start-up (idempotent).
+// Fill every slot of a device; call once at start-up (idempotent). A build without CUDA has an empty second one.
 void register_cpu_kernels();
+void register_cuda_kernels();
 
 }  // namespace nibble::backend

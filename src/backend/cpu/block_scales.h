@@ -1,0 +1,24 @@
+// The scale of each block of a 4-bit weight, read where it lies (mapped files may be unaligned).
+#pragma once
+#include "quant/parts.h"
+
+namespace nibble::backend::cpu {
+
+class BlockScales {
+ public:
+  explicit BlockScales(const quant::Weight& w)
+      : absmax_(w.absmax.raw()), codes_(w.absmax_codes.raw()), nested_absmax_(w.nested_absmax.raw()),
+        nested_map_(w.nested_map.raw()), offset_(w.nested_offset) {}
+  float operator[](int64_t i) const {
+    if (codes_ == nullptr) return quant::load_at<float>(absmax_, i);
+    return quant::load_at<float>(nested_map_, std::to_integer<int64_t>(codes_[i])) *
+               quant::load_at<float>(nested_absmax_, i / 256) +
+           offset_;
+  }
+
+ private:
+  const std::byte *absmax_, *codes_, *nested_absmax_, *nested_map_;
+  float offset_;
+};
+
+}  // namespace nibble::backend::cpu

@@ -1,0 +1,108 @@
+// 4-bit codes to values through a table held in registers, a plane of bytes per byte of the element. Shuffles stay
+// within 16 bytes, so every instruction set has them. Per-target include guard.
+#if defined(NIBBLE_CPU_CODEBOOK_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef NIBBLE_CPU_CODEBOOK_INL
+#undef NIBBLE_CPU_CODEBOOK_INL
+#else
+#define NIBBLE_CPU_CODEBOOK_INL
+#endif
+
+#include "backend/cpu/simd-inl.h"
+#include "quant/format.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+using B8 = hn::Full128<uint8_t>;
+using B16 = hn::Full128<uint16_t>;
+using B32 = hn::Full128<uint32_t>;
+using BF = hn::Full128<float>;
+using VB8 = hn::Vec<B8>;
+
+// Codes of 32 values out of 16 bytes, in order of value.
+struct Codes32 {
+  VB8 first, second;
+};
+HWY_INLINE Codes32 unpack_codes(const uint8_t* bytes) {
+  const auto v = hn::LoadU(B8(), bytes);
+  const auto mask = hn::Set(B8(), uint8_t{15});
+  const auto high = hn::And(hn::BitCast(B8(), hn::ShiftRight<4>(hn::BitCast(B16(), v))), mask);
+  const auto low = hn::And(v, mask);
+  return {hn::InterleaveLower(B8(), high, low), hn::InterleaveUpper(B8(), high, low)};
+}
+
+// A block's 16 values, scaled and rounded to T. lookup() writes the values of 16 codes.
+template <class T>
+struct Table;
+
+template <>
+struct Table<BFloat16> {
+  VB8 low, high;
+  HWY_INLINE Table(const std::array<float, 16>& values, float absmax) {
+    const auto scale = hn::Set(BF(), absmax);
+    const auto bits = [&](size_t i) HWY_ATTR {
+      return hn::BitCast(B16(), bf16_bits(B32(), hn::BitCast(B32(), hn::Mul(hn::LoadU(BF(), &values[i]), scale))));
+    };
+    const auto a = hn::BitCast(B8(), hn::ConcatEven(B16(), bits(4), bits(0)));
+    const auto b = hn::BitCast(B8(), hn::ConcatEven(B16(), bits(12), bits(8)));
+    low = hn::ConcatEven(B8(), b, a);
+    high = hn::ConcatOdd(B8(), b, a);
+  }
+  HWY_INLINE void lookup(VB8 codes, BFloat16* out) const {
+    auto* to = reinterpret_cast<uint8_t*>(out);
+    const auto l = hn::TableLookupBytes(low, codes), h = hn::TableLookupBytes(high, codes);
+    hn::StoreU(hn::InterleaveLower(B8(), l, h), B8(), to);
+    hn::StoreU(hn::InterleaveUpper(B8(), l, h), B8(), to + 16);
+  }
+};
+
+template <>
+struct Table<float> {
+  VB8 plane0, plane1, plane2, plane3;
+  HWY_INLINE Table(const std::array<float, 16>& values, float absmax) {
+    const auto scale = hn::Set(BF(), absmax);
+    const auto bits = [&](size_t i) HWY_ATTR { return hn::BitCast(B16(), hn::Mul(hn::LoadU(BF(), &values[i]), scale)); };
+    const auto v0 = bits(0), v1 = bits(4), v2 = bits(8), v3 = bits(12);
+    const auto low_a = hn::BitCast(B8(), hn::ConcatEven(B16(), v1, v0)), low_b = hn::BitCast(B8(), hn::ConcatEven(B16(), v3, v2));
+    const auto high_a = hn::BitCast(B8(), hn::ConcatOdd(B16(), v1, v0)), high_b = hn::BitCast(B8(), hn::ConcatOdd(B16(), v3, v2));
+    plane0 = hn::ConcatEven(B8(), low_b, low_a);
+    plane1 = hn::ConcatOdd(B8(), low_b, low_a);
+    plane2 = hn::ConcatEven(B8(), high_b, high_a);
+    plane3 = hn::ConcatOdd(B8(), high_b, high_a);
+  }
+  HWY_INLINE void lookup(VB8 codes, float* out) const {
+    auto* to = reinterpret_cast<uint16_t*>(out);
+    const auto p0 = hn::TableLookupBytes(plane0, codes), p1 = hn::TableLookupBytes(plane1, codes);
+    const auto p2 = hn::TableLookupBytes(plane2, codes), p3 = hn::TableLookupBytes(plane3, codes);
+    const auto store = [&](VB8 low, VB8 high, uint16_t* at) HWY_ATTR {
+      const auto l = hn::BitCast(B16(), low), h = hn::BitCast(B16(), high);
+      hn::StoreU(hn::InterleaveLower(B16(), l, h), B16(), at);
+      hn::StoreU(hn::InterleaveUpper(B16(), l, h), B16(), at + 8);
+    };
+    store(hn::InterleaveLower(B8(), p0, p1), hn::InterleaveLower(B8(), p2, p3), to);
+    store(hn::InterleaveUpper(B8(), p0, p1), hn::InterleaveUpper(B8(), p2, p3), to + 16);
+  }
+};
+
+// Values [begin, end) of one block, both counted in the whole tensor; codes is the tensor's first byte.
+template <class T>
+HWY_INLINE void decode_block(const quant::Codebook4& book, float absmax, const uint8_t* codes, int64_t begin, int64_t end, T* out) {
+  const auto one = [&](int64_t i, T* to) {
+    narrow(book.values[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15] * absmax, to);
+  };
+  int64_t i = begin;
+  if (i % 2 != 0 && i < end) one(i++, out++);
+  if (end - i >= 32) {
+    const Table<T> table(book.values, absmax);
+    for (; end - i >= 32; i += 32, out += 32) {
+      const Codes32 c = unpack_codes(codes + i / 2);
+      table.lookup(c.first, out);
+      table.lookup(c.second, out + 16);
+    }
+  }
+  for (; i < end; ++i) one(i, out++);
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // per-target include guard

@@ -1,0 +1,123 @@
+#include "backend/cpu/block_scales.h"
+#include "backend/cpu/convert.h"
+#include "backend/cpu/kernels.h"
+#include "base/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/decode_weight.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/codebook-inl.h"
+#include "backend/cpu/ggml-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+template <class T>
+void decode_codebook(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
+  const BlockScales scales(w);
+  const auto* codes = reinterpret_cast<const uint8_t*>(w.codes.raw());
+  for (int64_t i = begin; i < end;) {
+    const int64_t block = i / w.block, stop = std::min(end, (block + 1) * w.block);
+    decode_block(*w.format->codebook, scales[block], codes, i, stop, out + (i - begin));
+    i = stop;
+  }
+}
+
+template <class T>
+void decode_int8(const quant::Weight& w, int64_t row, T* out) {
+  constexpr float kUnit = 7.874015718698502e-3f;  // 1 / 127
+  const F32 d;
+  const int64_t cols = w.cols();
+  const auto* q = reinterpret_cast<const uint8_t*>(w.codes.raw()) + row * cols;
+  const auto absmax = quant::load_at<float>(w.absmax.raw(), row);
+  int64_t i = 0;
+  for (; i + kLanes <= cols; i += kLanes) {
+    const auto v = hn::Mul(as_f32(signed_bytes_as_i32(q + i)), hn::Set(d, absmax));
+    store_f32(d, hn::Mul(v, hn::Set(d, kUnit)), out + i);
+  }
+  for (; i < cols; ++i) narrow(static_cast<float>(static_cast<int8_t>(q[i])) * absmax * kUnit, out + i);
+}
+
+template <class Block, class T>
+void decode_blocks(const uint8_t* row, int64_t cols, T* out) {
+  for (int64_t i = 0; i < cols; i += Block::kValues, row += Block::kBytes)
+    Block::decode(row, [&](int at, VF32 v) HWY_ATTR { store_f32(F32(), v, out + i + at); });
+}
+
+template <class T>
+void decode_ggml(uint32_t type, const std::byte* row, int64_t cols, T* out) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(row);
+  switch (static_cast<GgmlType>(type)) {
+    case GgmlType::kQ4_0: return decode_blocks<Q4_0>(bytes, cols, out);
+    case GgmlType::kQ4_1: return decode_blocks<Q4_1>(bytes, cols, out);
+    case GgmlType::kQ8_0: return decode_blocks<Q8_0>(bytes, cols, out);
+    case GgmlType::kQ4_K: return decode_blocks<Q4_K>(bytes, cols, out);
+    case GgmlType::kQ6_K: return decode_blocks<Q6_K>(bytes, cols, out);
+    default: break;
+  }
+  // The rarer types: the scalar decoder, a stretch of blocks at a time.
+  constexpr int64_t kStretch = 1024;
+  float values[kStretch];
+  const GgmlBlock block = ggml_block(type);
+  for (int64_t i = 0; i < cols; i += kStretch) {
+    const int64_t n = std::min(kStretch, cols - i);
+    quant::decode_ggml_row(type, row + i / block.values * block.bytes, n, values);
+    convert(values, n, out + i);
+  }
+}
+
+template <class T>
+void decode_range(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
+  const int64_t cols = w.numel() / w.rows();
+  if (w.format->kind == quant::Kind::kCodebook4) return decode_codebook(w, begin * cols, end * cols, out);
+  for (int64_t r = begin; r < end; ++r, out += cols) {
+    if (w.format->kind == quant::Kind::kInt8Row) {
+      decode_int8(w, r, out);
+    } else {
+      const GgmlBlock block = ggml_block(w.ggml_type);
+      decode_ggml(w.ggml_type, w.blocks.raw() + w.ggml_row(r) * (cols / block.values) * block.bytes, cols, out);
+    }
+  }
+}
+
+void decode_weight_range(const quant::Weight& w, int64_t begin, int64_t end, DType dtype, std::byte* out) {
+  if (dtype == kF32)
+    decode_range(w, begin, end, reinterpret_cast<float*>(out));
+  else
+    decode_range(w, begin, end, reinterpret_cast<BFloat16*>(out));
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble::backend::cpu {
+
+HWY_EXPORT(decode_weight_range);
+
+void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, Tensor& out) {
+  require(0 <= begin && begin <= end && end <= w.rows(), "decode_weight", "rows {} to {} of {}", begin, end, w.shape.str());
+  if (begin == end) return;
+  const int64_t cols = w.numel() / w.rows();
+  const DType dtype = out.dtype();
+  require(dtype == kF32 || dtype == kBF16, "decode_weight", "decodes to f32 or bf16, not {}", dtype_name(dtype));
+  require(out.numel() == (end - begin) * cols, "decode_weight", "{} rows of {} into {}", end - begin, w.shape.str(), out.shape().str());
+  std::byte* to = out.raw();
+  const int64_t row_bytes = cols * dtype_bytes(dtype);
+  const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(cols, 1));
+  parallel_for(end - begin, grain, [&](int64_t from, int64_t until) {
+    std::byte* at = to + from * row_bytes;
+    if (!w.is_dense()) return HWY_DYNAMIC_DISPATCH(decode_weight_range)(w, begin + from, begin + until, dtype, at);
+    const DType stored = w.dense.dtype();
+    if (w.interleaved_heads == 0) {
+      convert_values(stored, w.dense.raw() + (begin + from) * cols * dtype_bytes(stored), (until - from) * cols, dtype, at);
+      return;
+    }
+    for (int64_t r = from; r < until; ++r, at += row_bytes)
+      convert_values(stored, w.dense.raw() + w.ggml_row(begin + r) * cols * dtype_bytes(stored), cols, dtype, at);
+  });
+}
+
+}  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE

@@ -1,0 +1,35 @@
+// Every kernel the CPU has.
+#include "backend/cpu/kernels.h"
+
+namespace nibble::backend {
+
+void register_cpu_kernels() {
+  constexpr Device d = Device::kCpu;
+  fill.set(d, cpu::fill);
+  accumulate.set(d, cpu::accumulate);
+  add.set(d, cpu::add);
+  add_bias.set(d, cpu::add_bias);
+  sum_rows.set(d, cpu::sum_rows);
+  scale.set(d, cpu::scale);
+  swiglu.set(d, cpu::swiglu);
+  swiglu_backward.set(d, cpu::swiglu_backward);
+  dropout.set(d, cpu::dropout);
+  gather_rows.set(d, cpu::gather_rows);
+  scatter_add_rows.set(d, cpu::scatter_add_rows);
+  sum_of_squares.set(d, cpu::sum_of_squares);
+  matmul.set(d, cpu::matmul);
+  rms_norm.set(d, cpu::rms_norm);
+  rms_norm_backward.set(d, cpu::rms_norm_backward);
+  rope.set(d, cpu::rope);
+  attention.set(d, cpu::attention);
+  attention_backward.set(d, cpu::attention_backward);
+  embedding.set(d, cpu::embedding);
+  embedding_backward.set(d, cpu::embedding_backward);
+  cross_entropy.set(d, cpu::cross_entropy);
+  adamw.set(d, cpu::adamw);
+  adamw_8bit.set(d, cpu::adamw_8bit);
+  sgd.set(d, cpu::sgd);
+  lion.set(d, cpu::lion);
+}
+
+}  // namespace nibble::backend

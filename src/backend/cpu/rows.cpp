@@ -1,0 +1,75 @@
+#include <vector>
+#include <cassert>
+
+#include "backend/cpu/dispatch.h"
+#include "backend/cpu/kernels.h"
+#include "base/parallel.h"
+
+namespace nibble::backend::cpu {
+namespace {
+constexpr int64_t kRows = 32;
+}
+
+void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
+  const int64_t n = x.shape().last();
+  const int32_t* index = rows.data<int32_t>();
+  with_float(x.dtype(), "gather_rows", [&](auto tx) {
+    with_float(out.dtype(), "gather_rows", [&](auto to) {
+      const auto* px = x.data<typename decltype(tx)::type>();
+      auto* po = out.data<typename decltype(to)::type>();
+      parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+          for (int64_t i = 0; i < n; ++i) from_float(to_float(px[index[r] * n + i]), po[r * n + i]);
+      });
+    });
+  });
+}
+
+void scatter_add_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
+  const int64_t n = x.shape().last();
+  const int32_t* index = rows.data<int32_t>();
+  with_float(x.dtype(), "scatter_add_rows", [&](auto tx) {
+    with_float(out.dtype(), "scatter_add_rows", [&](auto to) {
+      const auto* px = x.data<typename decltype(tx)::type>();
+      auto* po = out.data<typename decltype(to)::type>();
+      parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          auto* row = po + index[r] * n;
+          for (int64_t i = 0; i < n; ++i) from_float(to_float(row[i]) + to_float(px[r * n + i]), row[i]);
+        }
+      });
+    });
+  });
+}
+
+void embedding(Stream&, const Tensor& ids, const quant::Weight& w, Tensor& out) {
+  const int64_t n = w.cols();
+  const int32_t* index = ids.data<int32_t>();
+  with_float(out.dtype(), "embedding", [&](auto to) {
+    auto* po = out.data<typename decltype(to)::type>();
+    parallel_for(ids.numel(), kRows, [&](int64_t begin, int64_t end) {
+      std::vector<float> row(static_cast<size_t>(n));
+      for (int64_t t = begin; t < end; ++t) {
+        assert(index[t] >= 0 && index[t] < w.rows());
+        quant::decode_rows(w, index[t], index[t] + 1, row.data());
+        for (int64_t i = 0; i < n; ++i) from_float(row[static_cast<size_t>(i)], po[t * n + i]);
+      }
+    });
+  });
+}
+
+void embedding_backward(Stream&, const Tensor& dy, const Tensor& ids, Tensor& dw) {
+  const int64_t n = dw.shape().last(), tokens = ids.numel();
+  const int32_t* index = ids.data<int32_t>();
+  float* pw = dw.data<float>();
+  // Columns are divided, not tokens, so that tokens with the same id add up in their order.
+  with_float(dy.dtype(), "embedding_backward", [&](auto ty) {
+    const auto* py = dy.data<typename decltype(ty)::type>();
+    parallel_for(n, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t i = begin; i < end; ++i) pw[index[t] * n + i] += to_float(py[t * n + i]);
+    });
+  });
+}
+
+}  // namespace nibble::backend::cpu
