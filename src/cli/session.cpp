@@ -95,10 +95,15 @@ Session::Session(const ModelOptions& options)
                        host_allocator());
     context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
   }
-  chat_ = load_chat_template(*tokenizer_);
+  try {
+    chat_ = load_chat_template(*tokenizer_);
+  } catch (const Error& e) {
+    chat_error_ = e.what();  // matters only to those who ask for the template
+  }
 }
 
 const text::ChatTemplate& Session::chat() const {
+  require(chat_error_.empty(), files_.path, "its chat template cannot be used: {}", chat_error_);
   require(chat_ != nullptr, files_.path,
           "the model has no chat template (looked in tokenizer_config.json, chat_template.jinja and the GGUF "
           "metadata); "

@@ -39,7 +39,7 @@ class Session {
 
   const models::CausalModel& model() const { return *model_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
-  // Errors: the model has no chat template.
+  // Errors: the model has no chat template, or one that cannot be parsed.
   const text::ChatTemplate& chat() const;
   const io::ModelFiles& files() const { return files_; }
   // No tape; the adapter, if any, applies to every token.
@@ -56,6 +56,7 @@ class Session {
   io::ModelFiles files_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::shared_ptr<const text::ChatTemplate> chat_;
+  std::string chat_error_;
   std::unique_ptr<backend::Stream> stream_;
   std::unique_ptr<models::CausalModel> model_;
   std::unique_ptr<autograd::Context> context_;
