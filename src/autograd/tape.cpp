@@ -6,6 +6,7 @@
 namespace nibble::autograd {
 
 GradTarget Backward::target(const std::shared_ptr<GradSlot>& slot, std::string_view name) {
+  if (!slot) return {Tensor(), false};
   const bool accumulate = slot->filled;
   if (!slot->grad.defined()) slot->grad = cx_.empty(slot->shape, slot->dtype, name);
   slot->filled = true;

@@ -25,7 +25,7 @@ class Backward {
   Backward(Context& cx, Tensor dy) : cx_(cx), dy_(std::move(dy)) {}
   Context& cx() { return cx_; }
   const Tensor& dy() const { return dy_; }
-  // A slot of an input; null means that the input needs no gradient (check first with `if (x.slot())`).
+  // Where an input's contribution goes. A null slot (the input needs no gradient) gives an undefined tensor.
   GradTarget target(const std::shared_ptr<GradSlot>& slot, std::string_view name);
   // Hands over `gradient`, which nobody writes to or reads afterwards: moved when it is the first
   // contribution to an intermediate of its dtype, else added (or cast).

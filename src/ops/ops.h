@@ -1,7 +1,7 @@
 // Operations of a model: shape check, forward, what backward needs, backward, one per file (ops/<name>.cpp).
-// Each takes the Context first, returns its result, and records itself only where something is differentiated.
-// Letters: T tokens of the stream, D width, H query heads, G key heads, K head width, F feed-forward, V vocabulary, R rank.
-// Errors: Error{op name} with the shapes that disagree.
+// Each takes the Context first, returns its result, and records itself only where something is
+// differentiated. Letters: T tokens of the stream, D width, H query heads, G key heads, K head width, F
+// feed-forward, V vocabulary, R rank. Errors: Error{op name} with the shapes that disagree.
 #pragma once
 #include <memory>
 #include <vector>
@@ -12,6 +12,7 @@
 
 namespace nibble::ops {
 
+using autograd::Backward;
 using autograd::Context;
 using autograd::Variable;
 
@@ -28,32 +29,34 @@ Variable swiglu(Context& cx, const Variable& gate, const Variable& up);
 Variable dropout(Context& cx, const Variable& x, float p, uint64_t stream);
 
 // Rotary embedding, see backend/kernels/rope.h. cos_sin F32 [positions, n], positions I32 [T]: constants.
-Variable rope(Context& cx, const Variable& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width);
+Variable rope(Context& cx, const Variable& x, const Tensor& cos_sin, const Tensor& positions,
+              int64_t head_width);
 
 // Segment attention, see backend/kernels/attention.h.
-Variable attention(Context& cx, const Variable& q, const Variable& k, const Variable& v, const Tensor& segments,
-                   const backend::AttentionArgs& args);
+Variable attention(Context& cx, const Variable& q, const Variable& k, const Variable& v,
+                   const Tensor& segments, const backend::AttentionArgs& args);
 
 // Token embedding; `trainable` (full fine-tuning) is the parameter that the dense weight is, or undefined.
 Variable embedding(Context& cx, const Tensor& ids, const quant::Weight& w, const Variable& trainable);
 
 // A LoRA pair beside a weight, for tokens [begin, end) (QLoRA eq. 5): y += scale · dropout(x) · Aᵀ · Bᵀ.
 struct LoraBranch {
-  Variable a, b;             // parameters, F32: [R, in], [out, R]
-  float scale = 1;           // alpha / R, or alpha / √R
+  Variable a, b;    // parameters, F32: [R, in], [out, R]
+  float scale = 1;  // alpha / R, or alpha / √R
   float dropout = 0;
   uint64_t dropout_stream = 0;
   int64_t begin = 0, end = 0;
 };
 
 // y = x · Wᵀ + bias + LoRA branches. x [T, in] -> [T, out].
-// The frozen product saves nothing but the weight's handle; its backward decodes W again and gives dx alone. A branch
-// saves x (shared with whoever else saved it) and x · Aᵀ. With few rows and no tape the product runs straight from the
-// stored form (weight_matvec). `trainable`: the dense weight as a parameter (full fine-tuning), else undefined.
+// The frozen product saves nothing but the weight's handle; its backward decodes W again and gives dx alone.
+// A branch saves x (shared with whoever else saved it) and x · Aᵀ. With few rows and no tape the product runs
+// straight from the stored form (weight_matvec). `trainable`: the dense weight as a parameter (full
+// fine-tuning), else undefined.
 struct LinearArgs {
   const quant::Weight* weight = nullptr;
   Variable trainable;
-  Variable bias;             // [out], constant or parameter; may be undefined
+  Variable bias;  // [out], constant or parameter; may be undefined
   std::vector<LoraBranch> lora;
 };
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args);
@@ -62,13 +65,14 @@ Variable linear_composed(Context& cx, const Variable& x, const LinearArgs& args)
 
 // Head and token cross-entropy where a label exists, one chunk of rows at a time; logits are never whole.
 //   loss = weight · Σ_i -log softmax(h[rows[i]] · Wᵀ)[labels[i]]
-// rows, labels I32 [n] on the host, rows ascending; n may be 0. The gradient of h is made during the forward (the
-// softmax is at hand) and handed on in backward, so the result must be the root of the tape (its dy is 1).
+// rows, labels I32 [n] on the host, rows ascending; n may be 0. The gradient of h is made during the forward
+// (the softmax is at hand) and handed on in backward, so the result must be the root of the tape (its dy is
+// 1).
 struct HeadLoss {
-  Variable loss;             // F32 [1], already times weight
-  Tensor token_losses;       // F32 [n], plain -log p
+  Variable loss;        // F32 [1], already times weight
+  Tensor token_losses;  // F32 [n], plain -log p
 };
-HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows, const Tensor& labels,
-                            float weight, int64_t chunk_rows);
+HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
+                            const Tensor& labels, float weight, int64_t chunk_rows);
 
 }  // namespace nibble::ops

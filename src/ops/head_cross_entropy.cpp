@@ -1,0 +1,141 @@
+#include <algorithm>
+#include <optional>
+
+#include "backend/kernels/cross_entropy.h"
+#include "backend/kernels/elementwise.h"
+#include "backend/kernels/matmul.h"
+#include "backend/weight_lease.h"
+#include "ops/check.h"
+#include "ops/lora_branch.h"
+#include "ops/ops.h"
+
+namespace nibble::ops {
+namespace {
+
+constexpr const char* kOp = "head_cross_entropy";
+
+bool on_host(const Tensor& t) { return t.raw() != nullptr && t.device() == Device::kCpu; }
+
+void check_labels(const Tensor& rows, const Tensor& labels, int64_t tokens, int64_t vocab) {
+  require(rows.dtype() == kI32 && labels.dtype() == kI32 && rows.numel() == labels.numel(), kOp,
+          "rows {} and labels {} should be i32 of equal length", rows.shape().str(), labels.shape().str());
+  if (!on_host(rows) || !on_host(labels)) return;
+  const auto *r = rows.data<int32_t>(), *l = labels.data<int32_t>();
+  for (int64_t i = 0; i < rows.numel(); ++i) {
+    require(r[i] >= 0 && r[i] < tokens && (i == 0 || r[i] > r[i - 1]), kOp,
+            "row {} is {}: rows should ascend within 0 … {}", i, r[i], tokens - 1);
+    require(l[i] >= -1 && l[i] < vocab, kOp, "label {} is {}, the vocabulary has {}", i, l[i], vocab);
+  }
+}
+
+// Part of a chunk's rows that lies in a branch's tokens: [first, last) within the chunk.
+std::pair<int64_t, int64_t> part_of(const LoraBranch& branch, const Tensor& rows) {
+  if (!on_host(rows)) return {0, rows.numel()};
+  const auto *begin = rows.data<int32_t>(), *end = begin + rows.numel();
+  const auto at = [&](int64_t token) { return std::lower_bound(begin, end, token) - begin; };
+  return {at(branch.begin), at(branch.end)};
+}
+
+// One branch with all its memory for a chunk.
+struct HeadBranch {
+  HeadBranch(Context& cx, const LoraBranch& b, int64_t rows, bool gradient, bool wants_dx)
+      : branch(b), down(cx, b, rows), up(cx, b), xa(cx.empty({rows, b.a.size(0)}, cx.compute(), "lora.xa")) {
+    if (gradient) backward.emplace(cx, b, rows, wants_dx);
+  }
+  const LoraBranch& branch;
+  LoraDown down;
+  LoraUp up;
+  Tensor xa;
+  std::optional<LoraBackward> backward;
+};
+
+}  // namespace
+
+HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
+                            const Tensor& labels, float weight, int64_t chunk_rows) {
+  const auto [tokens, width] = require_matrix(kOp, h.shape());
+  const int64_t vocab = head.weight->rows(), n = rows.numel(), capacity = std::min(chunk_rows, tokens);
+  require(head.weight->cols() == width, kOp, "h is {} but the head is {}", h.shape().str(),
+          head.weight->shape.str());
+  require(chunk_rows > 0, kOp, "chunks of {} rows", chunk_rows);
+  check_labels(rows, labels, tokens, vocab);
+
+  bool gradient = cx.differentiates({&h, &head.trainable, &head.bias});
+  for (const LoraBranch& branch : head.lora) gradient = gradient || cx.differentiates({&branch.a, &branch.b});
+  const bool wants_dh = gradient && h.requires_grad();
+
+  // All memory before the loop: what is allocated must not depend on how many labels there are.
+  backend::Stream& stream = cx.stream();
+  const DType product = backend::product_dtype(cx.device(), cx.compute());
+  Tensor loss = cx.empty({1}, kF32, "head.loss"), losses = cx.empty({n}, kF32, "head.token_losses");
+  Tensor hc = cx.empty({capacity, width}, h.dtype(), "head.h"),
+         logits = cx.empty({capacity, vocab}, kF32, "head.logits");
+  Tensor narrow, dhc, dh;
+  if (gradient && product != kF32) narrow = cx.empty({capacity, vocab}, product, "head.dlogits");
+  if (wants_dh) {
+    dhc = cx.empty({capacity, width}, h.dtype(), "head.dh_chunk");
+    dh = cx.empty({tokens, width}, h.dtype(), "head.dh");
+    backend::fill(stream, dh, 0);
+  }
+  std::vector<HeadBranch> branches;
+  for (const LoraBranch& branch : head.lora) {
+    check_branch(branch, width, vocab, tokens);
+    branches.emplace_back(cx, branch, capacity, gradient, wants_dh);
+  }
+  Backward b(cx, Tensor());
+  const backend::WeightLease w(stream, *head.weight, product);
+
+  for (int64_t begin = 0; begin < n; begin += capacity) {
+    const int64_t m = std::min(capacity, n - begin);
+    const Tensor chunk = rows.rows(begin, begin + m);
+    Tensor x = hc.rows(0, m), scores = logits.rows(0, m), token_losses = losses.rows(begin, begin + m);
+    backend::gather_rows(stream, h.value(), chunk, x);
+    backend::matmul(stream, x, w.values(), scores, {.transpose_b = true});
+    if (head.bias.defined()) backend::add_bias(stream, scores, head.bias.value(), scores);
+    for (HeadBranch& lora : branches) {
+      const auto [first, last] = part_of(lora.branch, chunk);
+      if (first == last) continue;
+      lora.down(x.rows(first, last), lora.xa.rows(first, last), static_cast<uint64_t>(begin));
+      lora.up(lora.xa.rows(first, last), scores.rows(first, last));
+    }
+    backend::cross_entropy(stream, scores, labels.rows(begin, begin + m), weight, gradient, token_losses);
+    if (!gradient) continue;
+
+    Tensor dy = scores;
+    if (narrow) {
+      dy = narrow.rows(0, m);
+      backend::accumulate(stream, scores, dy, false);
+    }
+    Tensor dx = wants_dh ? dhc.rows(0, m) : Tensor();
+    if (wants_dh) backend::matmul(stream, dy, w.values(), dx, {});
+    for (HeadBranch& lora : branches) {
+      const auto [first, last] = part_of(lora.branch, chunk);
+      if (first < last)
+        (*lora.backward)(b, dy.rows(first, last), x.rows(first, last), lora.xa.rows(first, last),
+                         wants_dh ? dx.rows(first, last) : Tensor(), static_cast<uint64_t>(begin));
+    }
+    if (wants_dh) backend::scatter_add_rows(stream, dx, chunk, dh);
+    if (head.trainable.requires_grad()) {
+      auto dw = b.target(head.trainable.slot(), "head.dw");
+      backend::matmul(stream, dy, x, dw.grad, {.transpose_a = true, .accumulate = dw.accumulate});
+    }
+    if (head.bias.requires_grad()) {
+      auto db = b.target(head.bias.slot(), "head.db");
+      backend::sum_rows(stream, dy, db.grad, db.accumulate);
+    }
+  }
+  backend::sum_rows(stream, losses.reshape({n, 1}), loss, false);
+  backend::scale(stream, loss, weight, loss, false);
+  const double products = 1.0 + (wants_dh ? 1 : 0) + (head.trainable.requires_grad() ? 1 : 0);
+  cx.observe(kOp, false, loss, products * 2 * static_cast<double>(n * vocab) * static_cast<double>(width),
+             static_cast<double>(head.weight->stored_bytes()) + 8.0 * static_cast<double>(n * vocab));
+
+  Variable result = cx.result(loss, gradient);
+  if (gradient)
+    cx.tape()->record(kOp, result, [dh, slot = h.slot()](Backward& back) {
+      if (dh) back.give(slot, dh, "head.dh");
+    });
+  return {result, losses};
+}
+
+}  // namespace nibble::ops

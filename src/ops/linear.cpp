@@ -1,0 +1,110 @@
+#include "backend/kernels/elementwise.h"
+#include "backend/kernels/matmul.h"
+#include "backend/kernels/matvec.h"
+#include "backend/weight_lease.h"
+#include "ops/check.h"
+#include "ops/lora_branch.h"
+#include "ops/ops.h"
+
+namespace nibble::ops {
+namespace {
+
+void base_product(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& y) {
+  backend::Stream& stream = cx.stream();
+  if (cx.inference() && x.size(0) <= backend::kMatvecRows && backend::weight_matvec.has(cx.device())) {
+    backend::weight_matvec(stream, x, *args.weight, y);
+  } else {
+    const backend::WeightLease w(stream, *args.weight, backend::product_dtype(cx.device(), cx.compute()));
+    backend::matmul(stream, x, w.values(), y, {.transpose_b = true});
+  }
+  if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
+}
+
+struct Cost {
+  double flops, bytes;
+};
+Cost cost_of(const LinearArgs& args, int64_t tokens) {
+  const double in = static_cast<double>(args.weight->cols()), out = static_cast<double>(args.weight->rows());
+  double multiply_adds = static_cast<double>(tokens) * in * out;
+  for (const LoraBranch& branch : args.lora)
+    multiply_adds += static_cast<double>((branch.end - branch.begin) * branch.a.size(0)) * (in + out);
+  return {2 * multiply_adds,
+          static_cast<double>(args.weight->stored_bytes()) + 4.0 * static_cast<double>(tokens) * (in + out)};
+}
+
+// What backward keeps of each branch.
+struct SavedBranch {
+  LoraBranch branch;
+  Tensor xa;
+};
+
+}  // namespace
+
+Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
+  const auto [tokens, in] = require_matrix("linear", x.shape());
+  const quant::Weight& w = *args.weight;
+  require(w.shape.rank() == 2 && w.cols() == in, "linear", "x is {} but the weight is {}", x.shape().str(),
+          w.shape.str());
+  const int64_t out = w.rows();
+  require(!args.bias.defined() || args.bias.shape() == Shape{out}, "linear", "bias {} for {} outputs",
+          args.bias.defined() ? args.bias.shape().str() : "", out);
+
+  bool differentiated = cx.differentiates({&x, &args.trainable, &args.bias}),
+       reads_x = args.trainable.requires_grad();
+  std::vector<SavedBranch> branches;
+  for (const LoraBranch& branch : args.lora) {
+    check_branch(branch, in, out, tokens);
+    if (branch.begin == branch.end) continue;
+    differentiated = differentiated || cx.differentiates({&branch.a, &branch.b});
+    reads_x = reads_x || branch.a.requires_grad();
+    Tensor xa = cx.empty({branch.end - branch.begin, branch.a.size(0)}, cx.compute(), "lora.xa");
+    LoraDown(cx, branch, xa.size(0))(x.value().rows(branch.begin, branch.end), xa,
+                                     static_cast<uint64_t>(branch.begin));
+    branches.push_back({branch, xa});
+  }
+
+  const Cost cost = cost_of(args, tokens);
+  const auto product = [&cx, x, args, branches, cost] {
+    Tensor y = cx.empty({x.size(0), args.weight->rows()}, cx.compute(), "linear.y");
+    base_product(cx, x.value(), args, y);
+    for (const SavedBranch& s : branches) LoraUp(cx, s.branch)(s.xa, y.rows(s.branch.begin, s.branch.end));
+    cx.observe("linear", false, y, cost.flops, cost.bytes);
+    return y;
+  };
+  if (!differentiated) return cx.result(product(), false);
+
+  Variable y =
+      cx.lazy ? Variable::lazy({tokens, out}, cx.compute(), product, cx.new_slot({tokens, out}, cx.compute()))
+              : cx.result(product(), true);
+  autograd::Saved saved_x;
+  if (reads_x) saved_x = x.save();
+  cx.tape()->record("linear", y, [saved_x, slot = x.slot(), args, branches, tokens, in, cost](Backward& b) {
+    Context& c = b.cx();
+    const Tensor& dy = b.dy();
+    auto dx = b.target(slot, "linear.dx");
+    if (slot) {
+      const backend::WeightLease lease(c.stream(), *args.weight,
+                                       backend::product_dtype(c.device(), c.compute()));
+      backend::matmul(c.stream(), dy, lease.values(), dx.grad, {.accumulate = dx.accumulate});
+    }
+    for (const SavedBranch& s : branches) {
+      const int64_t begin = s.branch.begin, end = s.branch.end;
+      LoraBackward(c, s.branch, end - begin, slot != nullptr)(
+          b, dy.rows(begin, end), saved_x.defined() ? saved_x.get().rows(begin, end) : Tensor(), s.xa,
+          slot ? dx.grad.rows(begin, end) : Tensor(), static_cast<uint64_t>(begin));
+    }
+    if (args.trainable.requires_grad()) {
+      auto dw = b.target(args.trainable.slot(), "linear.dw");
+      backend::matmul(c.stream(), dy, saved_x.get(), dw.grad,
+                      {.transpose_a = true, .accumulate = dw.accumulate});
+    }
+    if (args.bias.requires_grad()) {
+      auto db = b.target(args.bias.slot(), "linear.db");
+      backend::sum_rows(c.stream(), dy, db.grad, db.accumulate);
+    }
+    b.cost(cost.flops * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)), cost.bytes);
+  });
+  return y;
+}
+
+}  // namespace nibble::ops

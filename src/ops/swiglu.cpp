@@ -1,0 +1,36 @@
+#include "backend/kernels/elementwise.h"
+#include "ops/check.h"
+#include "ops/ops.h"
+
+namespace nibble::ops {
+
+Variable swiglu(Context& cx, const Variable& gate, const Variable& up) {
+  require_same_shape("swiglu", gate, up);
+  const bool differentiated = cx.differentiates({&gate, &up});
+  const auto make = [&cx](const Tensor& g, const Tensor& u) {
+    Tensor y = cx.empty_like(g, "swiglu.y");
+    backend::swiglu(cx.stream(), g, u, y);
+    cx.observe("swiglu", false, y, 6.0 * static_cast<double>(y.numel()),
+               3.0 * static_cast<double>(y.bytes()));
+    return y;
+  };
+  if (cx.tape() == nullptr) return cx.result(make(gate.value(), up.value()), false);
+
+  const auto again = [make, g = gate.save(), u = up.save()] { return make(g.get(), u.get()); };
+  Variable y = cx.lazy ? Variable::lazy(gate.shape(), gate.dtype(), again,
+                                        differentiated ? cx.new_slot(gate.shape(), gate.dtype()) : nullptr)
+                       : cx.result(make(gate.value(), up.value()), differentiated);
+  if (cx.checkpointing == autograd::Checkpointing::kSelective) y.set_remake(again);
+  if (!differentiated) return y;
+
+  cx.tape()->record(
+      "swiglu", y, [g = gate.save(), u = up.save(), slot_g = gate.slot(), slot_u = up.slot()](Backward& b) {
+        auto dg = b.target(slot_g, "swiglu.dgate"), du = b.target(slot_u, "swiglu.dup");
+        backend::swiglu_backward(b.cx().stream(), b.dy(), g.get(), u.get(), dg.grad, dg.accumulate, du.grad,
+                                 du.accumulate);
+        b.cost(16.0 * static_cast<double>(b.dy().numel()), 5.0 * static_cast<double>(b.dy().bytes()));
+      });
+  return y;
+}
+
+}  // namespace nibble::ops
