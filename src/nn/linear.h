@@ -13,7 +13,7 @@ using autograd::Variable;
 
 // One adapter's pair for one Linear.
 struct LoraPair {
-  Parameter a, b;            // [r, in], [out, r], F32
+  Parameter a, b;  // [r, in], [out, r], F32
   float scale = 1;
   float dropout = 0;
 };
@@ -27,7 +27,7 @@ class Linear {
   Variable operator()(Context& cx, const Variable& x) const;
   ops::LinearArgs args(const Context& cx, int64_t tokens) const;
 
-  const std::string& name() const { return name_; }   // "model.layers.0.self_attn.q_proj"
+  const std::string& name() const { return name_; }  // "model.layers.0.self_attn.q_proj"
   int64_t in_features() const { return weight_.cols(); }
   int64_t out_features() const { return weight_.rows(); }
   const quant::Weight& weight() const { return weight_; }
@@ -35,11 +35,16 @@ class Linear {
 
   void set_adapter(int id, LoraPair pair) { adapters_[id] = std::move(pair); }
   void remove_adapter(int id) { adapters_.erase(id); }
-  LoraPair* adapter(int id) { auto it = adapters_.find(id); return it == adapters_.end() ? nullptr : &it->second; }
+  LoraPair* adapter(int id) {
+    auto it = adapters_.find(id);
+    return it == adapters_.end() ? nullptr : &it->second;
+  }
 
   // Full fine-tuning: the dense weight (made F32 first) and the bias become parameters.
   void make_trainable(Allocator& allocator);
-  Parameter* weight_parameter() { return weight_parameter_.variable.defined() ? &weight_parameter_ : nullptr; }
+  Parameter* weight_parameter() {
+    return weight_parameter_.variable.defined() ? &weight_parameter_ : nullptr;
+  }
   Parameter* bias_parameter() { return bias_parameter_.variable.defined() ? &bias_parameter_ : nullptr; }
 
  private:

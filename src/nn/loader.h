@@ -8,8 +8,8 @@
 namespace nibble::nn {
 
 struct LoadOptions {
-  quant::QuantizeSpec quantize;   // for linears; embeddings, norms and the head stay dense
-  DType dense_dtype = kBF16;      // what dense weights are held in: BF16 or F32
+  quant::QuantizeSpec quantize;  // for linears; embeddings, norms and the head stay dense
+  DType dense_dtype = kBF16;     // what dense weights are held in: BF16 or F32
   std::function<void(const std::string& name, int64_t done_bytes)> progress;  // may be empty
 };
 
@@ -20,10 +20,11 @@ class Loader {
   Loader operator/(std::string_view part) const { return {weights_ / part, stream_, options_}; }
   Loader operator/(int64_t index) const { return {weights_ / index, stream_, options_}; }
 
-  // "weight" (and "bias" when it exists and `bias` says so) of this path. On a meta stream only shapes are made.
-  // Errors: a missing tensor, another shape, non-finite values (name and index given).
+  // "weight" (and "bias" when it exists and `bias` says so) of this path. On a meta stream only shapes are
+  // made. Errors: a missing tensor, another shape, non-finite values (name and index given).
   Linear linear(int64_t in, int64_t out, bool bias) const;
-  // A dense matrix that is never quantized to 4 bits (embedding, head); stored GGUF blocks are kept under `stored`.
+  // A dense matrix that is never quantized to 4 bits (embedding, head); stored GGUF blocks are kept under
+  // `stored`.
   quant::Weight table(std::string_view name, int64_t rows, int64_t cols) const;
   // A vector such as a norm's weight, F32.
   Tensor vector(std::string_view name, int64_t n) const;

@@ -1,4 +1,5 @@
-// Adapters over a model's Linears: attached, enumerated, saved and loaded by name; models know nothing of them.
+// Adapters over a model's Linears: attached, enumerated, saved and loaded by name; models know nothing of
+// them.
 #pragma once
 #include <functional>
 
@@ -9,21 +10,25 @@ namespace nibble::nn {
 
 using LinearVisitor = std::function<void(Linear&)>;
 
-// Does `module` ("model.layers.0.self_attn.q_proj") match PEFT's target_modules: a suffix of the path at a dot, a regular
-// expression over the whole path when it is the only entry and has regex characters, or "all-linear"?
+// Does `module` ("model.layers.0.self_attn.q_proj") match PEFT's target_modules: a suffix of the path at a
+// dot, a regular expression over the whole path when it is the only entry and has regex characters, or
+// "all-linear"?
 bool targets_module(const std::vector<std::string>& target_modules, const std::string& module);
 
-// Attaches adapter `id` to every matching Linear of `visit`: A ~ U(-1/√in, 1/√in) (Kaiming, a = √5; Philox, seeded by
-// name), B = 0. config.target_modules {"all-linear"} means all but the output head. rank_pattern and alpha_pattern apply.
-// Returns the number of Linears. Errors: none matched (the known names are listed); a rank above both dimensions.
-int64_t attach_lora(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterConfig& config, int id,
-                    uint64_t seed, Allocator& allocator);
+// Attaches adapter `id` to every matching Linear of `visit`: A ~ U(-1/√in, 1/√in) (Kaiming, a = √5; Philox,
+// seeded by name), B = 0. config.target_modules {"all-linear"} means all but the output head. rank_pattern
+// and alpha_pattern apply. Returns the number of Linears. Errors: none matched (the known names are listed);
+// a rank above both dimensions.
+int64_t attach_lora(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterConfig& config,
+                    int id, uint64_t seed, Allocator& allocator);
 
-// Attaches an adapter read from a file. Errors: a module the model does not have or a shape that differs (an adapter of
-// another model), pairs missing for none.
-void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterFile& file, int id, Allocator& allocator);
+// Attaches an adapter read from a file. Errors: a module the model does not have or a shape that differs (an
+// adapter of another model), pairs missing for none.
+void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterFile& file,
+                    int id, Allocator& allocator);
 
 // The adapter as a file, in visiting order of modules.
-io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterConfig& config, int id);
+io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& visit,
+                             const io::AdapterConfig& config, int id);
 
 }  // namespace nibble::nn

@@ -1,0 +1,106 @@
+#include "nn/loader.h"
+
+#include <atomic>
+#include <cmath>
+
+#include "backend/kernels/quantize.h"
+#include "base/parallel.h"
+
+namespace nibble::nn {
+namespace {
+
+using quant::Weight;
+
+// The parts of a weight that hold values or scales in floating point, besides `dense`.
+bool finite(const Tensor& t) {
+  if (!t.defined()) return true;
+  const auto* p = t.data<float>();
+  for (int64_t i = 0; i < t.numel(); ++i)
+    if (!std::isfinite(p[i])) return false;
+  return true;
+}
+
+// First row with a NaN or infinity, or -1. Rows are decoded a few at a time; nothing is kept.
+int64_t find_nonfinite_row(backend::Stream& stream, const Weight& w) {
+  if (w.codes.defined())
+    return finite(w.absmax) && finite(w.nested_absmax) && finite(w.nested_map) &&
+                   std::isfinite(w.nested_offset)
+               ? -1
+               : 0;
+  const int64_t cols = w.cols(),
+                rows_at_once = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(cols, 1));
+  Tensor chunk =
+      Tensor::empty(host_allocator(), {std::min(rows_at_once, w.rows()), cols}, kF32, "loader.check");
+  std::atomic<int64_t> first{w.rows()};
+  for (int64_t begin = 0; begin < w.rows() && first == w.rows(); begin += rows_at_once) {
+    const int64_t end = std::min(w.rows(), begin + rows_at_once);
+    Tensor part = chunk.rows(0, end - begin);
+    backend::decode_weight(stream, w, begin, end, part);
+    parallel_for(end - begin, 64, [&](int64_t from, int64_t to) {
+      for (int64_t r = from; r < to; ++r) {
+        const float* row = part.data<float>() + r * cols;
+        float sum = 0;  // 0 · x is 0 for every finite x and NaN otherwise
+        for (int64_t i = 0; i < cols; ++i) sum += 0.0f * row[i];
+        if (sum == 0) continue;
+        for (int64_t seen = first; begin + r < seen && !first.compare_exchange_weak(seen, begin + r);) {
+        }
+      }
+    });
+  }
+  return first == w.rows() ? -1 : first.load();
+}
+
+bool same_memory(const Weight& a, const Weight& b) {
+  return a.dense.raw() == b.dense.raw() && a.codes.raw() == b.codes.raw() && a.blocks.raw() == b.blocks.raw();
+}
+
+// As stored -> as held, checked. The file's pages may go when nothing of them is used any more.
+Weight convert(const io::ScopedWeights& weights, std::string_view name, const Shape& shape,
+               backend::Stream& stream, const quant::QuantizeSpec& spec, DType dense_dtype) {
+  const Weight stored = weights.read(name, shape);
+  const std::string full = weights.full(name);
+  if (stream.device() != Device::kMeta) {
+    const int64_t row = find_nonfinite_row(stream, stored);
+    require(row < 0, full,
+            "row {} holds a NaN or an infinity; the file is damaged or was saved by a run that diverged",
+            row);
+  }
+  const MemoryGroup group(stream.allocator(), "weights");
+  Weight held = backend::convert_weight(stream, stored, spec, dense_dtype, full);
+  if (!same_memory(stored, held)) weights.forget(name);
+  return held;
+}
+
+}  // namespace
+
+Linear Loader::linear(int64_t in, int64_t out, bool bias) const {
+  require(bias || !weights_.has("bias"), weights_.full("bias"),
+          "is in the file, but config.json says there is none");
+  Weight w = convert(weights_, "weight", {out, in}, stream_, options_.quantize, options_.dense_dtype);
+  if (options_.progress) options_.progress(weights_.full("weight"), w.stored_bytes());
+  return {path(), std::move(w), bias ? vector("bias", out) : Tensor()};
+}
+
+Weight Loader::table(std::string_view name, int64_t rows, int64_t cols) const {
+  quant::QuantizeSpec dense;
+  dense.stored = options_.quantize.stored;
+  Weight w = convert(weights_, name, {rows, cols}, stream_, dense, options_.dense_dtype);
+  if (options_.progress) options_.progress(weights_.full(name), w.stored_bytes());
+  return w;
+}
+
+Tensor Loader::vector(std::string_view name, int64_t n) const {
+  const Weight stored = weights_.read(name, {n});
+  const MemoryGroup group(stream_.allocator(), "weights");
+  Tensor t = Tensor::empty(stream_.allocator(), {n}, kF32, weights_.full(name));
+  if (t.raw() == nullptr) return t;
+  // As a matrix of one row, whatever it is stored as.
+  Weight row = stored;
+  row.shape = {1, n};
+  if (row.dense.defined()) row.dense = row.dense.reshape(row.shape);
+  quant::decode_rows(row, 0, 1, t.data<float>());
+  require(finite(t), weights_.full(name), "holds a NaN or an infinity; the file is damaged");
+  return t;
+}
+
+}  // namespace nibble::nn

@@ -1,0 +1,40 @@
+// A matrix that is never quantized to four bits: a token embedding, an output head, or one matrix that is
+// both.
+#pragma once
+#include "ops/ops.h"
+
+namespace nibble::nn {
+
+using autograd::Context;
+using autograd::Parameter;
+using autograd::Variable;
+
+class Table {
+ public:
+  Table() = default;
+  Table(std::string name, quant::Weight weight) : name_(std::move(name)), weight_(std::move(weight)) {}
+
+  // ids I32 [T] -> [T, width].
+  Variable embed(Context& cx, const Tensor& ids) const {
+    return ops::embedding(cx, ids, weight_, parameter_.variable);
+  }
+  // As an output head.
+  ops::LinearArgs as_head() const {
+    return {.weight = &weight_, .trainable = parameter_.variable, .bias = {}, .lora = {}};
+  }
+
+  void make_trainable(Allocator& allocator);
+  Parameter* parameter() { return parameter_.variable.defined() ? &parameter_ : nullptr; }
+  const std::string& name() const { return name_; }  // "model.embed_tokens"
+  const quant::Weight& weight() const { return weight_; }
+
+ private:
+  std::string name_;
+  quant::Weight weight_;
+  Parameter parameter_;
+};
+
+// The f32 master of a weight, decoded from whatever form it has.
+Tensor decode_master(const quant::Weight& weight, Allocator& allocator, std::string_view name);
+
+}  // namespace nibble::nn
