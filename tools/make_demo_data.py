@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Writes the demo's data: free-text orders to a small shop, and the JSON record each stands for.
+
+Held-out orders share no sentence pattern, customer or article with the training ones; days and numbers are the same
+few words everywhere. Everything here was written for this project (Apache-2.0). Usage: tools/make_demo_data.py
+"""
+import json
+import pathlib
+import random
+
+SYSTEM = "Order as JSON: name, item, count, day."
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+           "eleven": 11, "twelve": 12}
+
+TRAIN_FIRST = """Anna Ben Carla David Elena Felix Greta Hugo Iris Jonas Klara Leo Marta Nils Olga Paul Rita Simon Tessa
+Umar Vera Walter Yara Zoe Amir Bianca Cyril Dalia Emil Farah Gustav Hanna Ivan Jana Karim Lena Milan Nora Otto Petra Rafael
+Salma Tomas Ursula Viktor Wanda Xaver Yusuf Zelda Arthur Beatrice""".split()
+TRAIN_LAST = """Abbott Becker Castillo Dahl Eriksen Fontaine Garcia Holm Ibsen Jansen Keller Lindqvist Moreau Novak
+Ortega Petrov Quinn Rossi Schmidt Tanaka Ulrich Vargas Weber Xu Young Zimmer Arslan Bianchi Chen Duarte Engel Fischer""".split()
+TEST_FIRST = """Agnes Boris Celia Dimitri Esther Fabian Gloria Henrik Ingrid Jasper Kirsten Lorenzo Miriam Nadia
+Oscar Philippa Quentin Rosalind Stefan Thelma Ulf Violet Wesley Yvonne""".split()
+TEST_LAST = """Adler Brandt Cohen Delgado Espinoza Forsberg Gruber Haddad Iversen Jimenez Kowalski Larsen Marchetti
+Nakamura Olsen Pereira Ramirez Santos Tremblay Villanueva""".split()
+TRAIN_ITEMS = """apple pies|lemon tarts|rye loaves|cheese rolls|plum cakes|honey biscuits|garlic breads|oat cookies|
+cherry muffins|walnut brownies|pumpkin scones|almond croissants|carrot cakes|ginger snaps|fig bars|olive sticks|
+potato pasties|corn muffins|poppy seed rolls|vanilla eclairs|chocolate tortes|onion quiches|raisin buns|butter pretzels|
+mint candles|blue mugs|wool scarves|paper lanterns|glass bowls|clay pots|cotton towels|silver spoons|red notebooks|
+garden chairs|tin boxes|leather belts|straw hats|wooden trays|brass bells|linen napkins|green lamps|picture frames""".replace("\n", "").split("|")
+TEST_ITEMS = """pear strudels|spinach pies|coconut macaroons|sesame bagels|apricot danishes|barley loaves|cinnamon twists|
+mushroom tartlets|hazelnut wafers|banana breads|felt slippers|copper kettles|silk ribbons|bamboo baskets|iron hooks|
+yellow umbrellas|marble coasters|velvet cushions|porcelain plates|canvas bags""".replace("\n", "").split("|")
+
+TRAIN_PATTERNS = """Hi, this is {name}. Could I get {count} {item} for {day}?
+{name} here, I need {count} {item} on {day}.
+Please put {count} {item} aside for {name}, pick-up {day}.
+I would like to order {count} {item}. It is {name}, and {day} would be great.
+For {day}: {count} {item}, under the name {name}.
+Good morning! {count} {item} for {name} please, {day} if possible.
+Can you have {count} {item} ready by {day}? My name is {name}.
+Order for {name}: {count} {item}, {day}.
+My name is {name} and I want {count} {item} this {day}.
+{day} works best for me. {count} {item} please. Thanks, {name}
+We are having guests on {day}, so {count} {item} please. {name}
+Hello, {name} speaking. Do you still have {item}? I'd take {count} of them on {day}.
+Would it be possible to collect {count} {item} on {day}? The name is {name}.
+Put me down for {count} {item}, {day} morning, {name}.
+{count} {item} for {day}, please. Regards, {name}
+Dear shop, {name} would like {count} {item} delivered on {day}.
+Hey! Save {count} {item} for me until {day}, ok? {name}
+It's {name} again. Same as always, {count} {item}, but on {day}.
+I'm {name}. On {day} I will pick up {count} {item}.
+Could {name} have {count} {item}? She comes by on {day}.
+My boss {name} needs {count} {item} before {day}.
+{item}, {count} of them, for {day}. Name: {name}.
+Next {day} I need {count} {item}; please note it for {name}.
+Reserve {count} {item} for {name} and we will come on {day}.
+Is {day} fine for {count} {item}? {name} is asking.
+On {day} please send {count} {item} to {name}.
+{name} wants {count} {item}. When? {day}.
+Just {count} {item} this time, for {name}, on {day} evening.
+I forgot to order! {count} {item}, {day}, and the name is {name}.
+Let {name} know that the {count} {item} are booked for {day}.
+If you can manage {count} {item} by {day}, that would be lovely. Yours, {name}
+The party is on {day}. Please prepare {count} {item} for {name}.
+Kindly arrange {count} {item} for our customer {name}, due {day}.
+This is a message for the shop: {name}, {count} {item}, {day}. Thank you!
+You can expect {name} on {day}, who will fetch {count} {item}.
+May I change my order to {count} {item}? Still {day}, still {name}.""".split("\n")
+TEST_PATTERNS = """Greetings from {name}! I'd be happy with {count} {item} come {day}.
+Please write down: {day}, {count} {item}, customer {name}.
+My mother, {name}, asked me to buy {count} {item} from you on {day}.
+How about {count} {item} for {day}? I am called {name}.
+{name} phoned and ordered {count} {item}; she will be here {day}.
+I will need {count} {item} no later than {day}. Sign it {name}.
+So that's {count} {item} on {day} for me, {name}.
+Add {count} {item} to the list of {name}, to be ready {day}.
+We talked yesterday: {name}, {day}, {count} {item}.
+To whom it may concern, {count} {item} should go to {name} this coming {day}.""".split("\n")
+
+
+def records(rng, count, patterns, firsts, lasts, items):
+    seen, rows = set(), []
+    while len(rows) < count:
+        order = patterns[len(rows) % len(patterns)]
+        name = rng.choice(firsts) + (" " + rng.choice(lasts) if rng.random() < 0.6 else "")
+        item, day = rng.choice(items), rng.choice(DAYS)
+        word, number = rng.choice(list(NUMBERS.items()))
+        shown = word if rng.random() < 0.75 else str(number)
+        text = order.format(name=name, item=item, count=shown, day=day)
+        text = text[0].upper() + text[1:]
+        if text in seen:
+            continue
+        seen.add(text)
+        answer = json.dumps({"name": name, "item": item, "count": number, "day": day})
+        rows.append({"messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text},
+                                  {"role": "assistant", "content": answer}]})
+    rng.shuffle(rows)
+    return rows
+
+
+def main():
+    out = pathlib.Path(__file__).resolve().parent.parent / "recipes" / "demo"
+    rng = random.Random(20231)
+    train = records(rng, 432, TRAIN_PATTERNS, TRAIN_FIRST, TRAIN_LAST, TRAIN_ITEMS)
+    test = records(rng, 40, TEST_PATTERNS, TEST_FIRST, TEST_LAST, TEST_ITEMS)
+    for name, rows in (("train", train), ("heldout", test)):
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+if __name__ == "__main__":
+    main()
