@@ -9,6 +9,7 @@ namespace nibble::cli {
 using Arguments = std::vector<std::string>;
 
 int run_chat(const Arguments& arguments);
+int run_eval_match(const Arguments& arguments);
 int run_eval_ppl(const Arguments& arguments);
 int run_generate(const Arguments& arguments);
 int run_inspect_adapter(const Arguments& arguments);
