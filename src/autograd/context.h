@@ -63,6 +63,7 @@ class Context {
   uint64_t seed = 0, step = 0;  // name dropout's random numbers, with the layer's own stream id
   std::vector<AdapterSpan> adapters;  // empty: no adapter anywhere
   OpObserver* observer = nullptr;
+  int64_t layer = -1;  // the block that runs, as models set it; for messages
 
   void observe(const char* name, bool backward, const Tensor& result, double flops = 0, double bytes = 0) {
     if (observer != nullptr) observer->on_op(name, backward, result, flops, bytes);
