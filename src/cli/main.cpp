@@ -1,5 +1,4 @@
 // The program: finds the command, turns exceptions into exit codes.
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <new>
@@ -70,12 +69,12 @@ int dispatch(std::vector<std::string> words) {
     return kUsage;
   }
   if (words[0] == "--version") {
-    std::printf("nibble %s\n", NIBBLE_VERSION);
+    print(fmt::format("nibble {}\n", NIBBLE_VERSION));
     return kOk;
   }
   if (asks_for_help(words[0])) {
     if (words.size() == 1) {
-      std::fputs(program_help().c_str(), stdout);
+      print(program_help());
       return kOk;
     }
     words.erase(words.begin());  // `nibble help eval ppl` is `nibble eval ppl --help`
@@ -87,22 +86,24 @@ int dispatch(std::vector<std::string> words) {
   if (const Command* c = find_command(words[0])) return c->run({words.begin() + 1, words.end()});
   if (!is_group(words[0])) unknown_command(words[0]);
   if (words.size() == 1 || asks_for_help(words[1])) {
-    std::fputs(group_help(words[0]).c_str(), words.size() == 1 ? stderr : stdout);
-    return words.size() == 1 ? kUsage : kOk;
+    if (words.size() > 1) {
+      print(group_help(words[0]));
+      return kOk;
+    }
+    std::fputs(group_help(words[0]).c_str(), stderr);
+    return kUsage;
   }
   unknown_command(words[0] + " " + words[1]);
 }
 
 int report(int code, const char* message) {
-  std::fflush(stdout);
   std::fprintf(stderr, "nibble: %s\n", message);
   return code;
 }
 
 int run(const std::vector<std::string>& words) {
-  int code = kOk;
   try {
-    code = dispatch(words);
+    return dispatch(words);
   } catch (const UsageError& e) {
     return report(kUsage, e.what());
   } catch (const Interrupted& e) {
@@ -113,12 +114,6 @@ int run(const std::vector<std::string>& words) {
   } catch (const std::exception& e) {
     return report(kFailed, e.what());
   }
-  // A full disk shows only when the buffer is written; a reader that has seen enough (`| head`) is no
-  // failure.
-  errno = 0;
-  if (std::fflush(stdout) != 0 && errno != EPIPE)
-    return report(kFailed, "[standard output] cannot be written; is the disk full?");
-  return code;
 }
 
 }  // namespace

@@ -1,11 +1,12 @@
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "base/parallel.h"
-#include "base/process.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "quant/format.h"
@@ -203,7 +204,7 @@ bool Options::parse(const std::vector<std::string>& arguments) {
   try {
     impl_->app.parse(reversed);
   } catch (const CLI::CallForHelp&) {
-    std::fputs(impl_->help_text().c_str(), stdout);
+    print(impl_->help_text());
     return false;
   } catch (const CLI::ParseError& e) {
     throw UsageError(where, fmt::format("{}; {}", e.what(), hint));
@@ -249,9 +250,16 @@ void ModelOptions::apply() const {
   set_threads(static_cast<int>(threads));
 }
 
+bool print(std::string_view text) {
+  errno = 0;
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0)
+    return true;
+  if (errno == EPIPE) return false;
+  fail("standard output", "cannot be written: {}", std::strerror(errno));
+}
+
 void print_json(const Json& document) {
-  const std::string text = document.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print(document.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace nibble::cli
