@@ -7,8 +7,11 @@ namespace nibble::backend::cpu {
 class BlockScales {
  public:
   explicit BlockScales(const quant::Weight& w)
-      : absmax_(w.absmax.raw()), codes_(w.absmax_codes.raw()), nested_absmax_(w.nested_absmax.raw()),
-        nested_map_(w.nested_map.raw()), offset_(w.nested_offset) {}
+      : absmax_(w.absmax.raw()),
+        codes_(w.absmax_codes.raw()),
+        nested_absmax_(w.nested_absmax.raw()),
+        nested_map_(w.nested_map.raw()),
+        offset_(w.nested_offset) {}
   float operator[](int64_t i) const {
     if (codes_ == nullptr) return quant::load_at<float>(absmax_, i);
     return quant::load_at<float>(nested_map_, std::to_integer<int64_t>(codes_[i])) *

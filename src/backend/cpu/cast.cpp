@@ -1,12 +1,13 @@
 #include "backend/cpu/convert.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/cast.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
-#include "backend/cpu/simd-inl.h"
+#include "backend/cpu/convert-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {

@@ -1,5 +1,5 @@
-// 4-bit codes to values through a table held in registers, a plane of bytes per byte of the element. Shuffles stay
-// within 16 bytes, so every instruction set has them. Per-target include guard.
+// 4-bit codes to values through a table held in registers, a plane of bytes per byte of the element. Shuffles
+// stay within 16 bytes, so every instruction set has them. Per-target include guard.
 #if defined(NIBBLE_CPU_CODEBOOK_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_CPU_CODEBOOK_INL
 #undef NIBBLE_CPU_CODEBOOK_INL
@@ -7,7 +7,7 @@
 #define NIBBLE_CPU_CODEBOOK_INL
 #endif
 
-#include "backend/cpu/simd-inl.h"
+#include "backend/cpu/convert-inl.h"
 #include "quant/format.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -41,7 +41,8 @@ struct Table<BFloat16> {
   HWY_INLINE Table(const std::array<float, 16>& values, float absmax) {
     const auto scale = hn::Set(BF(), absmax);
     const auto bits = [&](size_t i) HWY_ATTR {
-      return hn::BitCast(B16(), bf16_bits(B32(), hn::BitCast(B32(), hn::Mul(hn::LoadU(BF(), &values[i]), scale))));
+      return hn::BitCast(B16(),
+                         bf16_bits(B32(), hn::BitCast(B32(), hn::Mul(hn::LoadU(BF(), &values[i]), scale))));
     };
     const auto a = hn::BitCast(B8(), hn::ConcatEven(B16(), bits(4), bits(0)));
     const auto b = hn::BitCast(B8(), hn::ConcatEven(B16(), bits(12), bits(8)));
@@ -61,10 +62,14 @@ struct Table<float> {
   VB8 plane0, plane1, plane2, plane3;
   HWY_INLINE Table(const std::array<float, 16>& values, float absmax) {
     const auto scale = hn::Set(BF(), absmax);
-    const auto bits = [&](size_t i) HWY_ATTR { return hn::BitCast(B16(), hn::Mul(hn::LoadU(BF(), &values[i]), scale)); };
+    const auto bits = [&](size_t i) HWY_ATTR {
+      return hn::BitCast(B16(), hn::Mul(hn::LoadU(BF(), &values[i]), scale));
+    };
     const auto v0 = bits(0), v1 = bits(4), v2 = bits(8), v3 = bits(12);
-    const auto low_a = hn::BitCast(B8(), hn::ConcatEven(B16(), v1, v0)), low_b = hn::BitCast(B8(), hn::ConcatEven(B16(), v3, v2));
-    const auto high_a = hn::BitCast(B8(), hn::ConcatOdd(B16(), v1, v0)), high_b = hn::BitCast(B8(), hn::ConcatOdd(B16(), v3, v2));
+    const auto low_a = hn::BitCast(B8(), hn::ConcatEven(B16(), v1, v0)),
+               low_b = hn::BitCast(B8(), hn::ConcatEven(B16(), v3, v2));
+    const auto high_a = hn::BitCast(B8(), hn::ConcatOdd(B16(), v1, v0)),
+               high_b = hn::BitCast(B8(), hn::ConcatOdd(B16(), v3, v2));
     plane0 = hn::ConcatEven(B8(), low_b, low_a);
     plane1 = hn::ConcatOdd(B8(), low_b, low_a);
     plane2 = hn::ConcatEven(B8(), high_b, high_a);
@@ -86,7 +91,8 @@ struct Table<float> {
 
 // Values [begin, end) of one block, both counted in the whole tensor; codes is the tensor's first byte.
 template <class T>
-HWY_INLINE void decode_block(const quant::Codebook4& book, float absmax, const uint8_t* codes, int64_t begin, int64_t end, T* out) {
+HWY_INLINE void decode_block(const quant::Codebook4& book, float absmax, const uint8_t* codes, int64_t begin,
+                             int64_t end, T* out) {
   const auto one = [&](int64_t i, T* to) {
     narrow(book.values[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15] * absmax, to);
   };

@@ -1,6 +1,8 @@
 #include "backend/cpu/block_scales.h"
 #include "backend/cpu/convert.h"
+#include "backend/cpu/decode_row.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -14,7 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
 template <class T>
-void decode_codebook(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
+void decode_codebook_range(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
   const BlockScales scales(w);
   const auto* codes = reinterpret_cast<const uint8_t*>(w.codes.raw());
   for (int64_t i = begin; i < end;) {
@@ -25,11 +27,11 @@ void decode_codebook(const quant::Weight& w, int64_t begin, int64_t end, T* out)
 }
 
 template <class T>
-void decode_int8(const quant::Weight& w, int64_t row, T* out) {
+void decode_int8(const quant::Weight& w, int64_t row, int64_t begin, int64_t end, T* out) {
   constexpr float kUnit = 7.874015718698502e-3f;  // 1 / 127
   const F32 d;
-  const int64_t cols = w.cols();
-  const auto* q = reinterpret_cast<const uint8_t*>(w.codes.raw()) + row * cols;
+  const int64_t cols = end - begin;
+  const auto* q = reinterpret_cast<const uint8_t*>(w.codes.raw()) + row * w.cols() + begin;
   const auto absmax = quant::load_at<float>(w.absmax.raw(), row);
   int64_t i = 0;
   for (; i + kLanes <= cols; i += kLanes) {
@@ -49,12 +51,18 @@ template <class T>
 void decode_ggml(uint32_t type, const std::byte* row, int64_t cols, T* out) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(row);
   switch (static_cast<GgmlType>(type)) {
-    case GgmlType::kQ4_0: return decode_blocks<Q4_0>(bytes, cols, out);
-    case GgmlType::kQ4_1: return decode_blocks<Q4_1>(bytes, cols, out);
-    case GgmlType::kQ8_0: return decode_blocks<Q8_0>(bytes, cols, out);
-    case GgmlType::kQ4_K: return decode_blocks<Q4_K>(bytes, cols, out);
-    case GgmlType::kQ6_K: return decode_blocks<Q6_K>(bytes, cols, out);
-    default: break;
+    case GgmlType::kQ4_0:
+      return decode_blocks<Q4_0>(bytes, cols, out);
+    case GgmlType::kQ4_1:
+      return decode_blocks<Q4_1>(bytes, cols, out);
+    case GgmlType::kQ8_0:
+      return decode_blocks<Q8_0>(bytes, cols, out);
+    case GgmlType::kQ4_K:
+      return decode_blocks<Q4_K>(bytes, cols, out);
+    case GgmlType::kQ6_K:
+      return decode_blocks<Q6_K>(bytes, cols, out);
+    default:
+      break;
   }
   // The rarer types: the scalar decoder, a stretch of blocks at a time.
   constexpr int64_t kStretch = 1024;
@@ -67,18 +75,27 @@ void decode_ggml(uint32_t type, const std::byte* row, int64_t cols, T* out) {
   }
 }
 
+// Columns [begin, end) of logical row r of anything but a dense weight.
+template <class T>
+void decode_columns(const quant::Weight& w, int64_t r, int64_t begin, int64_t end, T* out) {
+  const int64_t cols = w.numel() / w.rows();
+  if (w.format->kind == quant::Kind::kCodebook4) {
+    decode_codebook_range(w, r * cols + begin, r * cols + end, out);
+  } else if (w.format->kind == quant::Kind::kInt8Row) {
+    decode_int8(w, r, begin, end, out);
+  } else {
+    const GgmlBlock block = ggml_block(w.ggml_type);
+    const int64_t first = (w.ggml_row(r) * cols + begin) / block.values;
+    decode_ggml(w.ggml_type, w.blocks.raw() + first * block.bytes, end - begin, out);
+  }
+}
+
 template <class T>
 void decode_range(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
   const int64_t cols = w.numel() / w.rows();
-  if (w.format->kind == quant::Kind::kCodebook4) return decode_codebook(w, begin * cols, end * cols, out);
-  for (int64_t r = begin; r < end; ++r, out += cols) {
-    if (w.format->kind == quant::Kind::kInt8Row) {
-      decode_int8(w, r, out);
-    } else {
-      const GgmlBlock block = ggml_block(w.ggml_type);
-      decode_ggml(w.ggml_type, w.blocks.raw() + w.ggml_row(r) * (cols / block.values) * block.bytes, cols, out);
-    }
-  }
+  if (w.format->kind == quant::Kind::kCodebook4)
+    return decode_codebook_range(w, begin * cols, end * cols, out);
+  for (int64_t r = begin; r < end; ++r, out += cols) decode_columns(w, r, 0, cols, out);
 }
 
 void decode_weight_range(const quant::Weight& w, int64_t begin, int64_t end, DType dtype, std::byte* out) {
@@ -88,6 +105,10 @@ void decode_weight_range(const quant::Weight& w, int64_t begin, int64_t end, DTy
     decode_range(w, begin, end, reinterpret_cast<BFloat16*>(out));
 }
 
+void decode_weight_columns(const quant::Weight& w, int64_t row, int64_t begin, int64_t end, float* out) {
+  decode_columns(w, row, begin, end, out);
+}
+
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -95,27 +116,38 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 
 HWY_EXPORT(decode_weight_range);
+HWY_EXPORT(decode_weight_columns);
+
+void decode_row_part(const quant::Weight& w, int64_t row, int64_t begin, int64_t end, float* out) {
+  HWY_DYNAMIC_DISPATCH(decode_weight_columns)(w, row, begin, end, out);
+}
 
 void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, Tensor& out) {
-  require(0 <= begin && begin <= end && end <= w.rows(), "decode_weight", "rows {} to {} of {}", begin, end, w.shape.str());
+  require(0 <= begin && begin <= end && end <= w.rows(), "decode_weight", "rows {} to {} of {}", begin, end,
+          w.shape.str());
   if (begin == end) return;
   const int64_t cols = w.numel() / w.rows();
   const DType dtype = out.dtype();
-  require(dtype == kF32 || dtype == kBF16, "decode_weight", "decodes to f32 or bf16, not {}", dtype_name(dtype));
-  require(out.numel() == (end - begin) * cols, "decode_weight", "{} rows of {} into {}", end - begin, w.shape.str(), out.shape().str());
+  require(dtype == kF32 || dtype == kBF16, "decode_weight", "decodes to f32 or bf16, not {}",
+          dtype_name(dtype));
+  require(out.numel() == (end - begin) * cols, "decode_weight", "{} rows of {} into {}", end - begin,
+          w.shape.str(), out.shape().str());
   std::byte* to = out.raw();
   const int64_t row_bytes = cols * dtype_bytes(dtype);
   const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(cols, 1));
   parallel_for(end - begin, grain, [&](int64_t from, int64_t until) {
     std::byte* at = to + from * row_bytes;
-    if (!w.is_dense()) return HWY_DYNAMIC_DISPATCH(decode_weight_range)(w, begin + from, begin + until, dtype, at);
+    if (!w.is_dense())
+      return HWY_DYNAMIC_DISPATCH(decode_weight_range)(w, begin + from, begin + until, dtype, at);
     const DType stored = w.dense.dtype();
     if (w.interleaved_heads == 0) {
-      convert_values(stored, w.dense.raw() + (begin + from) * cols * dtype_bytes(stored), (until - from) * cols, dtype, at);
+      convert_values(stored, w.dense.raw() + (begin + from) * cols * dtype_bytes(stored),
+                     (until - from) * cols, dtype, at);
       return;
     }
     for (int64_t r = from; r < until; ++r, at += row_bytes)
-      convert_values(stored, w.dense.raw() + w.ggml_row(begin + r) * cols * dtype_bytes(stored), cols, dtype, at);
+      convert_values(stored, w.dense.raw() + w.ggml_row(begin + r) * cols * dtype_bytes(stored), cols, dtype,
+                     at);
   });
 }
 

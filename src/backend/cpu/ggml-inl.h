@@ -1,5 +1,5 @@
-// GGUF blocks decoded in registers: decode(block, sink) calls sink(i, v) with the f32 values i, i + 1, … of the block,
-// equal to quant's scalar decoders bit for bit. Per-target include guard.
+// GGUF blocks decoded in registers: decode(block, sink) calls sink(i, v) with the f32 values i, i + 1, … of
+// the block, equal to quant's scalar decoders bit for bit. Per-target include guard.
 #if defined(NIBBLE_CPU_GGML_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_CPU_GGML_INL
 #undef NIBBLE_CPU_GGML_INL
@@ -9,7 +9,7 @@
 
 #include <cstring>
 
-#include "backend/cpu/simd-inl.h"
+#include "backend/cpu/convert-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
@@ -73,7 +73,8 @@ struct ScaleMin {
 };
 HWY_INLINE ScaleMin scale_min(const uint8_t* s, int i) {
   if (i < 4) return {static_cast<float>(s[i] & 63), static_cast<float>(s[i + 4] & 63)};
-  return {static_cast<float>((s[i + 4] & 15) | (s[i - 4] >> 6) << 4), static_cast<float>((s[i + 4] >> 4) | (s[i] >> 6) << 4)};
+  return {static_cast<float>((s[i + 4] & 15) | (s[i - 4] >> 6) << 4),
+          static_cast<float>((s[i + 4] >> 4) | (s[i] >> 6) << 4)};
 }
 
 struct Q4_K {
@@ -104,12 +105,14 @@ struct Q6_K {
     for (int half = 0; half < 2; ++half) {
       for (int within = 0; within < 32; within += kLanes) {
         const uint8_t* ql = block + 64 * half + within;
-        const auto a = bytes_as_i32(ql), b = bytes_as_i32(ql + 32), h = bytes_as_i32(block + 128 + 32 * half + within);
+        const auto a = bytes_as_i32(ql), b = bytes_as_i32(ql + 32),
+                   h = bytes_as_i32(block + 128 + 32 * half + within);
         const auto value = [&](int quarter, hn::Vec<I32> nibble, hn::Vec<I32> high) {
           int8_t s;
           std::memcpy(&s, block + 192 + 8 * half + 2 * quarter + within / 16, 1);
           const auto q = hn::Sub(hn::Or(nibble, hn::ShiftLeft<4>(hn::And(high, two))), offset);
-          sink(128 * half + 32 * quarter + within, hn::Mul(hn::Set(F32(), d * static_cast<float>(s)), as_f32(q)));
+          sink(128 * half + 32 * quarter + within,
+               hn::Mul(hn::Set(F32(), d * static_cast<float>(s)), as_f32(q)));
         };
         value(0, hn::And(a, low), h);
         value(1, hn::And(b, low), hn::ShiftRight<2>(h));

@@ -2,12 +2,15 @@
 // one list that puts them into the slots.
 #pragma once
 #include "backend/kernels/attention.h"
+#include "backend/kernels/cast.h"
 #include "backend/kernels/cross_entropy.h"
 #include "backend/kernels/elementwise.h"
 #include "backend/kernels/embedding.h"
 #include "backend/kernels/matmul.h"
+#include "backend/kernels/matvec.h"
 #include "backend/kernels/norm.h"
 #include "backend/kernels/optimizer.h"
+#include "backend/kernels/quantize.h"
 #include "backend/kernels/rope.h"
 
 namespace nibble::backend::cpu {
@@ -54,5 +57,10 @@ void adamw_8bit(Stream&, Tensor& p, const Tensor& g, Tensor& m_codes, Tensor& m_
                 AdamArgs args);
 void sgd(Stream&, Tensor& p, const Tensor& g, Tensor& velocity, SgdArgs args);
 void lion(Stream&, Tensor& p, const Tensor& g, Tensor& m, LionArgs args);
+// cast.cpp, decode_weight.cpp, encode_weight.cpp, weight_matvec.cpp
+void cast(Stream&, const Tensor& in, Tensor& out);
+void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, Tensor& out);
+void encode_weight(Stream&, const Tensor& values, quant::Weight& out);
+void weight_matvec(Stream&, const Tensor& x, const quant::Weight& w, Tensor& y);
 
 }  // namespace nibble::backend::cpu

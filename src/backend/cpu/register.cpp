@@ -30,6 +30,10 @@ void register_cpu_kernels() {
   adamw_8bit.set(d, cpu::adamw_8bit);
   sgd.set(d, cpu::sgd);
   lion.set(d, cpu::lion);
+  cast.set(d, cpu::cast);
+  decode_weight.set(d, cpu::decode_weight);
+  encode_weight.set(d, cpu::encode_weight);
+  weight_matvec.set(d, cpu::weight_matvec);
 }
 
 }  // namespace nibble::backend

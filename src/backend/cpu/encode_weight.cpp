@@ -1,0 +1,166 @@
+#include <limits>
+#include <vector>
+
+#include "backend/cpu/convert.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/simd_targets.h"
+#include "base/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/encode_weight.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/codebook-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+// max |v|; bits of magnitudes order as integers, with NaN above everything.
+float magnitude_of(const float* v, int64_t n) {
+  const F32 d;
+  const I32 di;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto mask = hn::Set(di, 0x7FFFFFFF);
+  auto largest = hn::Zero(di);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    largest = hn::Max(largest, hn::And(hn::BitCast(di, hn::LoadU(d, v + i)), mask));
+  int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
+  for (; i < n; ++i) bits = std::max(bits, std::bit_cast<int32_t>(v[i]) & 0x7FFFFFFF);
+  return bits > 0x7F800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+}
+
+// Number of thresholds below each value (15 for NaN) -> its code.
+void code_values(const quant::Codebook4& book, const float* v, int64_t n, bool full, float absmax,
+                 uint8_t* codes) {
+  const F32 d;
+  const I32 di;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto fifteen = hn::Set(di, 15);
+  const auto factor = hn::Set(d, full ? 1.0f / absmax : absmax);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto raw = hn::LoadU(d, v + i);
+    const auto x = full ? hn::Mul(raw, factor) : hn::Div(raw, factor);
+    auto count = fifteen;
+    for (size_t t = 0; t < 15; ++t)  // a true mask is -1
+      count = hn::Add(count, hn::BitCast(di, hn::VecFromMask(d, hn::Le(x, hn::Set(d, book.thresholds[t])))));
+    hn::StoreU(hn::DemoteTo(U8(), count), U8(), codes + i);
+  }
+  for (; i < n; ++i) {
+    const float x = full ? v[i] * (1.0f / absmax) : v[i] / absmax;
+    int count = 15;
+    for (const float t : book.thresholds) count -= x <= t ? 1 : 0;
+    codes[i] = static_cast<uint8_t>(count);
+  }
+  const auto order = hn::LoadU(B8(), book.order.data());
+  for (i = 0; i < n; i += 16)
+    hn::StoreU(hn::TableLookupBytes(order, hn::LoadU(B8(), codes + i)), B8(), codes + i);
+}
+
+// One block of at most `block` values; scratch holds block + 32 codes.
+float encode_one(const quant::Codebook4& book, const float* v, int64_t n, int64_t block, uint8_t* scratch,
+                 uint8_t* out) {
+  constexpr float kLeastAbsmax = 1e-38f;  // see quant/codebook.cpp, whose rules these are
+  const float largest = magnitude_of(v, n), clamped = largest < kLeastAbsmax ? kLeastAbsmax : largest;
+  const bool full = n == block;
+  code_values(book, v, n, full, clamped, scratch);
+  if (n % 2 != 0) scratch[n] = book.zero_code;
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const auto a = hn::LoadU(B8(), scratch + i), b = hn::LoadU(B8(), scratch + i + 16);
+    const auto even = hn::BitCast(B16(), hn::ConcatEven(B8(), b, a));
+    hn::StoreU(hn::Or(hn::BitCast(B8(), hn::ShiftLeft<4>(even)), hn::ConcatOdd(B8(), b, a)), B8(),
+               out + i / 2);
+  }
+  for (; i < n; i += 2) out[i / 2] = static_cast<uint8_t>(scratch[i] << 4 | scratch[i + 1]);
+  return full ? largest : clamped;
+}
+
+// Whole blocks of a tensor of n values, [begin, end) counted in values; `values` is its first byte.
+void encode_codebook_range(const quant::Codebook4& book, int64_t block, DType dtype, const std::byte* values,
+                           int64_t begin, int64_t end, uint8_t* codes, float* absmax) {
+  std::vector<float> wide(static_cast<size_t>(block));
+  std::vector<uint8_t> scratch(static_cast<size_t>(block) + 32);
+  for (int64_t i = begin; i < end; i += block) {
+    const int64_t n = std::min(block, end - i);
+    convert_values(dtype, values + i * dtype_bytes(dtype), n, kF32,
+                   reinterpret_cast<std::byte*>(wide.data()));
+    absmax[i / block] = encode_one(book, wide.data(), n, block, scratch.data(), codes + i / 2);
+  }
+}
+
+float encode_int8_row(const float* v, int64_t n, int8_t* q) {
+  const F32 d;
+  const hn::Rebind<int8_t, F32> di8;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const float largest = magnitude_of(v, n), scale = 127.0f / largest;
+  const auto most = hn::Set(d, 127.0f);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto x = hn::Round(hn::Mul(hn::LoadU(d, v + i), hn::Set(d, scale)));
+    hn::StoreU(hn::DemoteTo(di8, hn::ConvertTo(I32(), hn::IfThenElseZero(hn::Le(hn::Abs(x), most), x))), di8,
+               q + i);
+  }
+  for (; i < n; ++i) {
+    const float x = std::nearbyint(v[i] * scale);
+    q[i] = std::abs(x) <= 127.0f ? static_cast<int8_t>(x) : int8_t{0};
+  }
+  return largest;
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble::backend::cpu {
+namespace {
+
+HWY_EXPORT(encode_codebook_range);
+HWY_EXPORT(encode_int8_row);
+
+constexpr int64_t kGrain = 1 << 16;
+
+void encode_int8(const Tensor& values, quant::Weight& out) {
+  const int64_t cols = out.cols(), row_bytes = cols * dtype_bytes(values.dtype());
+  auto* codes = out.codes.data<int8_t>();
+  auto* absmax = out.absmax.data<float>();
+  parallel_for(out.rows(), std::max<int64_t>(1, kGrain / std::max<int64_t>(cols, 1)),
+               [&](int64_t begin, int64_t end) {
+                 std::vector<float> wide(static_cast<size_t>(cols));
+                 for (int64_t r = begin; r < end; ++r) {
+                   convert_values(values.dtype(), values.raw() + r * row_bytes, cols, kF32,
+                                  reinterpret_cast<std::byte*>(wide.data()));
+                   absmax[r] = HWY_DYNAMIC_DISPATCH(encode_int8_row)(wide.data(), cols, codes + r * cols);
+                 }
+               });
+}
+
+}  // namespace
+
+void encode_weight(Stream&, const Tensor& values, quant::Weight& out) {
+  const DType dtype = values.dtype();
+  require(dtype == kF32 || dtype == kF16 || dtype == kBF16, "encode_weight",
+          "expected f32, f16 or bf16 values, got {}", dtype_name(dtype));
+  require(values.numel() == out.numel(), "encode_weight", "{} values for a weight {}", values.shape().str(),
+          out.shape.str());
+  quant::require_consistent(out, "encode_weight");
+  if (out.format->kind == quant::Kind::kInt8Row) return encode_int8(values, out);
+  require(out.format->kind == quant::Kind::kCodebook4, "encode_weight", "cannot encode to {}",
+          out.format->name);
+
+  const int64_t n = values.numel(), block = out.block;
+  auto* codes = out.codes.data<uint8_t>();
+  std::vector<float> first_level(out.double_quantized() ? static_cast<size_t>(out.block_count()) : 0);
+  float* absmax = out.double_quantized() ? first_level.data() : out.absmax.data<float>();
+  parallel_for(n, std::max(block, kGrain / block * block), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(encode_codebook_range)
+    (*out.format->codebook, block, dtype, values.raw(), begin, end, codes, absmax);
+  });
+  if (out.double_quantized())
+    out.nested_offset = quant::double_quantize(first_level, out.absmax_codes.data<uint8_t>(),
+                                               out.nested_absmax.data<float>());
+}
+
+}  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE
