@@ -1,5 +1,5 @@
-// A language model: what trainer, evaluation and generation see of it. One file per family (llama.cpp …), one row each in
-// registry.cpp under the architecture names of config.json.
+// A language model: what trainer, evaluation and generation see of it. One file per family (llama.cpp …), one
+// row each in registry.cpp under the architecture names of config.json.
 #pragma once
 #include <functional>
 #include <memory>
@@ -17,11 +17,11 @@ using autograd::Parameter;
 using autograd::Variable;
 
 struct ModelConfig {
-  std::string family;             // "llama"
+  std::string family;  // "llama"
   int64_t vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
   int64_t max_positions = 0;
   bool tied_head = false;
-  Json source;                    // config.json as read
+  Json source;  // config.json as read
 };
 
 class CausalModel {
@@ -42,7 +42,8 @@ class CausalModel {
   virtual void make_trainable(Allocator& allocator) = 0;
   virtual void visit_parameters(const std::function<void(Parameter&)>& visit) = 0;
   // The dense weights under their checkpoint names (after full fine-tuning), for export.
-  virtual void visit_weights(const std::function<void(const std::string& name, const quant::Weight&)>& visit) = 0;
+  virtual void visit_weights(
+      const std::function<void(const std::string& name, const quant::Weight&)>& visit) = 0;
 
   // Bytes of all weights as they are held.
   int64_t weight_bytes();
@@ -54,6 +55,7 @@ class CausalModel {
 
 // Reads config and weights. With a meta stream nothing but shapes is made: the plan's model.
 // Errors: Error naming an unknown architecture and the known ones; whatever the loader finds.
-std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream, const nn::LoadOptions& options);
+std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream,
+                                        const nn::LoadOptions& options);
 
 }  // namespace nibble::models

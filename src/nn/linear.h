@@ -32,6 +32,7 @@ class Linear {
   int64_t out_features() const { return weight_.rows(); }
   const quant::Weight& weight() const { return weight_; }
   bool has_bias() const { return bias_.defined(); }
+  const Tensor& bias() const { return bias_.value(); }  // F32 [out]; REQUIRES has_bias()
 
   void set_adapter(int id, LoraPair pair) { adapters_[id] = std::move(pair); }
   void remove_adapter(int id) { adapters_.erase(id); }

@@ -71,9 +71,11 @@ std::string known_names(const std::function<void(const LinearVisitor&)>& visit) 
 
 }  // namespace
 
+bool is_output_head(const std::string& module) { return module == "lm_head" || module == "embed_out"; }
+
 bool targets_module(const std::vector<std::string>& target_modules, const std::string& module) {
   if (target_modules.size() == 1) {
-    if (target_modules[0] == "all-linear") return module != "lm_head" && module != "embed_out";
+    if (target_modules[0] == "all-linear") return !is_output_head(module);
     if (is_regex(target_modules[0]))
       return std::regex_match(module, compile(target_modules[0], "target_modules"));
   }

@@ -15,6 +15,9 @@ using LinearVisitor = std::function<void(Linear&)>;
 // "all-linear"?
 bool targets_module(const std::vector<std::string>& target_modules, const std::string& module);
 
+// Is this the name of an output head? "all-linear" means all but it, and limits count it apart.
+bool is_output_head(const std::string& module);
+
 // Attaches adapter `id` to every matching Linear of `visit`: A ~ U(-1/√in, 1/√in) (Kaiming, a = √5; Philox,
 // seeded by name), B = 0. config.target_modules {"all-linear"} means all but the output head. rank_pattern
 // and alpha_pattern apply. Returns the number of Linears. Errors: none matched (the known names are listed);

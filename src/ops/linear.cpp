@@ -64,8 +64,9 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
   }
 
   const Cost cost = cost_of(args, tokens);
-  const auto product = [&cx, x, args, branches, cost] {
-    Tensor y = cx.empty({x.size(0), args.weight->rows()}, cx.compute(), "linear.y");
+  const DType type = args.f32_output ? kF32 : cx.compute();
+  const auto product = [&cx, x, args, branches, cost, type] {
+    Tensor y = cx.empty({x.size(0), args.weight->rows()}, type, "linear.y");
     base_product(cx, x.value(), args, y);
     for (const SavedBranch& s : branches) LoraUp(cx, s.branch)(s.xa, y.rows(s.branch.begin, s.branch.end));
     cx.observe("linear", false, y, cost.flops, cost.bytes);
@@ -73,9 +74,8 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
   };
   if (!differentiated) return cx.result(product(), false);
 
-  Variable y =
-      cx.lazy ? Variable::lazy({tokens, out}, cx.compute(), product, cx.new_slot({tokens, out}, cx.compute()))
-              : cx.result(product(), true);
+  Variable y = cx.lazy ? Variable::lazy({tokens, out}, type, product, cx.new_slot({tokens, out}, type))
+                       : cx.result(product(), true);
   autograd::Saved saved_x;
   if (reads_x) saved_x = x.save();
   cx.tape()->record("linear", y, [saved_x, slot = x.slot(), args, branches, tokens, in, cost](Backward& b) {

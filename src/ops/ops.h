@@ -1,7 +1,8 @@
 // Operations of a model: shape check, forward, what backward needs, backward, one per file (ops/<name>.cpp).
-// Each takes the Context first, returns its result, and records itself only where something is
-// differentiated. Letters: T tokens of the stream, D width, H query heads, G key heads, K head width, F
-// feed-forward, V vocabulary, R rank. Errors: Error{op name} with the shapes that disagree.
+// Each takes the Context first, returns its result, and records itself only where something is differentiated.
+// Letters: T tokens of the stream, D width, H query heads, G key heads, K head width, F feed-forward,
+// V vocabulary, R rank.
+// Errors: Error{op name} with the shapes that disagree.
 #pragma once
 #include <memory>
 #include <vector>
@@ -58,6 +59,7 @@ struct LinearArgs {
   Variable trainable;
   Variable bias;  // [out], constant or parameter; may be undefined
   std::vector<LoraBranch> lora;
+  bool f32_output = false;  // y is F32 whatever the compute type (logits)
 };
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args);
 // The same from plain products of f32 tensors: what linear() must equal, in values and gradients.

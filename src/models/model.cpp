@@ -1,0 +1,56 @@
+#include "models/model.h"
+
+#include <algorithm>
+
+#include "backend/kernels/elementwise.h"
+#include "models/registry.h"
+
+namespace nibble::models {
+
+Tensor CausalModel::logits(Context& cx, const Variable& h, const Tensor& rows) const {
+  const autograd::NoGrad no_grad(cx);
+  Tensor picked = h.value();
+  if (rows.defined()) {
+    picked = cx.empty({rows.numel(), h.size(1)}, h.dtype(), "logits.h");
+    backend::gather_rows(cx.stream(), h.value(), rows, picked);
+  }
+  ops::LinearArgs args = head(cx, h.size(0));
+  args.f32_output = true;
+  for (ops::LoraBranch& branch : args.lora) {
+    require(!rows.defined() || (branch.begin == 0 && branch.end == h.size(0)), "logits",
+            "rows of a stream with several adapters on the head cannot be picked; ask for all of them");
+    branch.end = std::min(branch.end, picked.size(0));
+  }
+  return ops::linear(cx, Variable(picked), args).value();
+}
+
+int64_t CausalModel::weight_bytes() {
+  int64_t bytes = 0;
+  visit_weights([&](const std::string&, const quant::Weight& w) { bytes += w.stored_bytes(); });
+  return bytes;
+}
+
+double CausalModel::flops_per_token() {
+  double flops = 0;
+  visit_linears([&](nn::Linear& linear) {
+    if (!nn::is_output_head(linear.name()))
+      flops += 2.0 * static_cast<double>(linear.in_features()) * static_cast<double>(linear.out_features());
+  });
+  return flops;
+}
+
+std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream,
+                                        const nn::LoadOptions& options) {
+  const auto names = json_get<std::vector<std::string>>(files.config, "architectures", {}, files.path);
+  const auto type = json_get<std::string>(files.config, "model_type", "", files.path);
+  for (const Family& family : families())
+    if (names.empty() ? family.model_type == type : family.architecture == names[0])
+      return family.load(files, stream, options);
+  std::string known;
+  for (const Family& family : families())
+    known += (known.empty() ? "" : ", ") + std::string(family.architecture);
+  const std::string wanted = names.empty() ? type : names[0];
+  fail(files.path, "the architecture \"{}\" is not known; known are {}", wanted, known);
+}
+
+}  // namespace nibble::models

@@ -1,0 +1,23 @@
+// The model families, one row each: the names that config.json may carry and the function that loads it.
+#pragma once
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "models/model.h"
+
+namespace nibble::models {
+
+using LoadFunction = std::unique_ptr<CausalModel> (*)(const io::ModelFiles&, backend::Stream&,
+                                                      const nn::LoadOptions&);
+
+struct Family {
+  std::string_view architecture;  // of "architectures"
+  std::string_view model_type;    // of "model_type", for a config without architectures
+  LoadFunction load;
+};
+
+std::span<const Family> families();
+
+}  // namespace nibble::models
