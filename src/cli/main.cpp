@@ -57,8 +57,8 @@ std::string group_help(const std::string& group) {
   for (const Command& c : commands()) known.push_back(c.name);
   const std::string nearest = nearest_name(name, known);
   throw UsageError("nibble",
-                   fmt::format("there is no command '{}'{}; `nibble --help` lists all", name,
-                               nearest.empty() ? "" : fmt::format(", did you mean '{}'?", nearest)));
+                   fmt::format("there is no command '{}'{} `nibble --help` lists all", name,
+                               nearest.empty() ? ";" : fmt::format("; did you mean '{}'?", nearest)));
 }
 
 bool asks_for_help(const std::string& word) { return word == "--help" || word == "-h" || word == "help"; }

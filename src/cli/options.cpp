@@ -80,14 +80,21 @@ struct Options::Impl {
     rows.push_back(std::move(r));
     return rows.back();
   }
-  std::string first_name(const std::string& names) const { return names.substr(0, names.find(',')); }
+  std::string first_name(const std::string& names) const {
+    return names.substr(0, names.find_first_of(", "));
+  }
 
   // One value, converted by `set`, which throws UsageError.
   template <class F>
   void option(const std::string& spelled, const std::string& placeholder, const std::string& help,
               const std::string& initial, F set) {
     const std::string names = row(spelled, placeholder, help, initial).names;
-    app.add_option_function<std::string>(names, set, help);
+    app.add_option_function<std::string>(names, set, help)->take_last();
+  }
+  void flag(const std::string& names, const std::string& help, const std::string& initial,
+            const std::function<void(int64_t)>& set) {
+    row(names, "", help, initial);
+    app.add_flag_function(names, set, help)->disable_flag_override();
   }
   std::string usage() const;
   std::string help_text() const;
@@ -175,14 +182,14 @@ void Options::add(const std::string& names, std::optional<std::string>& value, c
 }
 
 void Options::flag(const std::string& names, bool& value, const std::string& help) {
-  impl_->row(names, "", help, value ? "on" : "");
-  impl_->app.add_flag_function(
-      names, [&value](int64_t count) { value = count > 0; }, help);
+  impl_->flag(names, help, value ? "on" : "", [&value](int64_t count) { value = count > 0; });
 }
 void Options::flag(const std::string& names, std::optional<bool>& value, const std::string& help) {
-  impl_->row(names, "", help, value ? (*value ? "on" : "off") : "");
-  impl_->app.add_flag_function(
-      names, [&value](int64_t count) { value = count > 0; }, help);
+  impl_->flag(names, help,
+              !value   ? ""
+              : *value ? "on"
+                       : "off",
+              [&value](int64_t count) { value = count > 0; });
 }
 
 void Options::footer(const std::string& text) { impl_->footer = text; }
@@ -206,6 +213,11 @@ bool Options::parse(const std::vector<std::string>& arguments) {
   } catch (const CLI::CallForHelp&) {
     print(impl_->help_text());
     return false;
+  } catch (const CLI::ArgumentMismatch& e) {
+    const std::string what = e.what();
+    if (what.find("missing") != std::string::npos)
+      throw UsageError(where, fmt::format("{} needs a value; {}", what.substr(0, what.find(':')), hint));
+    throw UsageError(where, fmt::format("--{} takes no value; {}", what.substr(0, what.find(' ')), hint));
   } catch (const CLI::ParseError& e) {
     throw UsageError(where, fmt::format("{}; {}", e.what(), hint));
   }
@@ -214,8 +226,8 @@ bool Options::parse(const std::vector<std::string>& arguments) {
       throw UsageError(where, fmt::format("unexpected argument '{}'; {}", extra, hint));
     const std::string name = extra.substr(0, extra.find('=')), nearest = nearest_name(name, known);
     throw UsageError(where,
-                     fmt::format("unknown option {}{}; {}", name,
-                                 nearest.empty() ? "" : fmt::format(", did you mean {}?", nearest), hint));
+                     fmt::format("unknown option {}{} {}", name,
+                                 nearest.empty() ? ";" : fmt::format("; did you mean {}?", nearest), hint));
   }
   for (const auto& [name, value] : impl_->required)
     if (value->empty()) throw UsageError(where, fmt::format("{} is required; {}", name, hint));
