@@ -1,0 +1,130 @@
+#include "train/plan.h"
+
+#include <algorithm>
+
+#include "base/json.h"
+#include "base/text.h"
+#include "train/loading.h"
+#include "train/optimizer.h"
+
+namespace nibble::train {
+namespace {
+
+class CountFlops : public autograd::OpObserver {
+ public:
+  void on_op(const char*, bool, const Tensor&, double op_flops, double) override { flops += op_flops; }
+  double flops = 0;
+};
+
+int64_t bytes_of(const Tensor& t) { return t.defined() ? t.bytes() : 0; }
+
+int64_t scale_bytes(const quant::Weight& w) {
+  return bytes_of(w.absmax) + bytes_of(w.absmax_codes) + bytes_of(w.nested_absmax) + bytes_of(w.nested_map);
+}
+
+// Runs one micro-step on the meta device and turns its record into an arena.
+ArenaPlan dry_run(const models::CausalModel& model, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing, Pass pass,
+                  backend::Stream& stream, CountFlops& count, int64_t* logits) {
+  const auto allocator = make_meta_allocator();
+  Context cx(stream, *allocator, compute_dtype(recipe));
+  cx.checkpointing = checkpointing;
+  cx.observer = &count;
+  allocator->ledger().start_recording();
+  run_micro(model, cx, largest_micro(shape), pass, 1.0f, recipe.lora());
+  ArenaPlan plan = plan_arena(allocator->ledger().stop_recording());
+  if (logits != nullptr)
+    for (const auto& [name, bytes] : allocator->ledger().names_peak())
+      if (name.second.find("logits") != std::string::npos) *logits += bytes;
+  return plan;
+}
+
+}  // namespace
+
+int64_t StepPlan::total() const {
+  int64_t sum = 0;
+  for (const MemoryRow& row : rows) sum += row.bytes;
+  return sum;
+}
+
+int64_t StepPlan::bytes(std::string_view row) const {
+  for (const MemoryRow& r : rows)
+    if (r.name == row) return r.bytes;
+  return 0;
+}
+
+double StepPlan::seconds(double flops_per_second) const { return run_flops / (kExpectedShare * std::max(flops_per_second, 1.0)); }
+
+StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing) {
+  const auto allocator = make_meta_allocator();
+  backend::Stream stream(*allocator);
+  const auto model = load_base(files, recipe, stream);
+  StepPlan plan;
+  plan.checkpointing = checkpointing;
+  plan.shape = shape;
+
+  int64_t scales = 0;
+  model->visit_linears([&](nn::Linear& linear) { scales += scale_bytes(linear.weight()); });
+  make_trainable(*model, recipe, *allocator);
+  const std::vector<autograd::Parameter*> parameters = trainable_parameters(*model, recipe, *allocator);
+  for (const autograd::Parameter* parameter : parameters) plan.trainable += parameter->variable.value().numel();
+  const int64_t base = model->weight_bytes() - scales;
+  OptimizerOptions options = optimizer_options(recipe);
+  const Optimizer optimizer(parameters, options, *allocator);
+
+  CountFlops train_flops, eval_flops;
+  int64_t logits = 0;
+  plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, train_flops, &logits);
+  plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_flops, nullptr);
+  const auto accumulation = recipe.gradient_accumulation_steps;
+  plan.run_flops = train_flops.flops * static_cast<double>(accumulation);
+  plan.useful_flops = step_flops(*model, recipe, shape.tokens * accumulation, shape.tokens * accumulation);
+
+  const int64_t trained_bytes = plan.trainable * 4;
+  plan.rows.push_back({"base", base, recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
+  if (scales > 0) plan.rows.push_back({"scales", scales, "of the quantized blocks"});
+  if (recipe.lora()) plan.rows.push_back({"adapter", trained_bytes, fmt::format("{} parameters, f32", show_count(plan.trainable))});
+  plan.rows.push_back({"gradients", trained_bytes, "f32"});
+  plan.rows.push_back({"optimizer", optimizer.resident_bytes(),
+                       optimizer.file_bytes() > 0
+                           ? fmt::format("{}, {} of it in a file", recipe.optim, show_bytes(static_cast<double>(optimizer.file_bytes())))
+                           : recipe.optim});
+  plan.rows.push_back({"arena", plan.arena_bytes(),
+                       fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.tokens), checkpointing_name(checkpointing))});
+  plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"}, {"logits", logits, "one chunk of rows"}};
+  plan.rows.push_back({"scratch", allocator->ledger().names_peak()[{"scratch", "scratch"}], "decoded weights and operands of products"});
+  plan.page_file_bytes = optimizer.file_bytes();
+  plan.checkpoint_bytes = optimizer.state_bytes() + trained_bytes;
+  return plan;
+}
+
+std::string memory_table(const StepPlan& plan) {
+  std::string text = "memory\n";
+  const auto line = [&](const std::string& name, int64_t bytes, const std::string& about, const char* indent) {
+    text += fmt::format("  {}{:<{}} {:>10}  {}\n", indent, name, 12 - std::string_view(indent).size(), show_bytes(static_cast<double>(bytes)), about);
+  };
+  for (const MemoryRow& row : plan.rows) {
+    line(row.name, row.bytes, row.about, "");
+    if (row.name == "arena")
+      for (const MemoryRow& part : plan.arena_rows) line(part.name, part.bytes, part.about, "  ");
+  }
+  line("total", plan.total(), "", "");
+  return text;
+}
+
+Json plan_json(const StepPlan& plan) {
+  Json json = {{"checkpointing", checkpointing_name(plan.checkpointing)},
+               {"tokens_per_micro_batch", plan.shape.tokens},
+               {"trainable_parameters", plan.trainable}};
+  Json groups = Json::object(), arena = Json::object();
+  for (const MemoryRow& row : plan.rows) groups[row.name] = row.bytes;
+  for (const MemoryRow& row : plan.arena_rows) arena[row.name] = row.bytes;
+  json["groups"] = std::move(groups);
+  json["arena"] = std::move(arena);
+  json["total_bytes"] = plan.total();
+  json["page_file_bytes"] = plan.page_file_bytes;
+  json["checkpoint_bytes"] = plan.checkpoint_bytes;
+  json["step_flops"] = plan.run_flops;
+  return json;
+}
+
+}  // namespace nibble::train

@@ -1,0 +1,50 @@
+// The plan is a dry run of the real step: the model on a meta stream, the micro-step of train/step.h with a recording
+// allocator. The record is the memory table and the arena that serves the real steps.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "io/weights.h"
+#include "train/step.h"
+
+namespace nibble::train {
+
+struct MemoryRow {
+  std::string name;       // "base", "scales", "adapter", "gradients", "optimizer", "scratch", "arena"
+  int64_t bytes = 0;
+  std::string about;
+};
+
+struct StepPlan {
+  Checkpointing checkpointing = Checkpointing::kNone;
+  StepShape shape;
+  std::vector<MemoryRow> rows;       // add up to total()
+  std::vector<MemoryRow> arena_rows; // what the arena is made of: activations, logits
+  ArenaPlan train_arena, eval_arena; // both in one block of arena_bytes()
+  int64_t page_file_bytes = 0;       // disk that a paged optimizer needs
+  int64_t checkpoint_bytes = 0;      // disk of one checkpoint
+  int64_t trainable = 0;             // parameters that are trained
+  double run_flops = 0;              // of all operations of one optimizer step, recomputation and attention included
+  double useful_flops = 0;           // step_flops(): what limit_share counts
+
+  int64_t arena_bytes() const { return std::max(train_arena.bytes, eval_arena.bytes); }
+  int64_t total() const;
+  int64_t bytes(std::string_view row) const;
+  // One optimizer step at `flops_per_second`, the measured matrix-product limit of this machine. An estimate:
+  // kExpectedShare of the limit is reached.
+  double seconds(double flops_per_second) const;
+  static constexpr double kExpectedShare = 0.5;
+};
+
+// Allocates nothing but books. `accumulation` micro-batches make a step. Errors: as load_model and make_trainable.
+StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing);
+
+// The policy that the recipe asks for, or, where memory_limit is set and no policy was given, the fastest that fits.
+// Errors: Error{"memory_limit"} when it cannot fit, naming the two cheapest changes of the recipe that would.
+StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape);
+
+// The table shown before the first step and by `nibble plan`.
+std::string memory_table(const StepPlan& plan);
+Json plan_json(const StepPlan& plan);
+
+}  // namespace nibble::train

@@ -1,0 +1,153 @@
+#include "train/step.h"
+
+#include <algorithm>
+
+namespace nibble::train {
+namespace {
+
+class UseTape {
+ public:
+  UseTape(Context& cx, autograd::Tape* tape) : cx_(cx) { cx_.set_tape(tape); }
+  ~UseTape() { cx_.set_tape(nullptr); }
+  UseTape(const UseTape&) = delete;
+  UseTape& operator=(const UseTape&) = delete;
+
+ private:
+  Context& cx_;
+};
+
+Tensor int_tensor(Context& cx, const std::vector<int32_t>& values, const char* name) {
+  Tensor t = cx.empty({static_cast<int64_t>(values.size())}, kI32, name);
+  if (t.raw() != nullptr) std::copy(values.begin(), values.end(), t.data<int32_t>());
+  return t;
+}
+
+}  // namespace
+
+Checkpointing checkpointing_named(const std::string& name) {
+  if (name == "none") return Checkpointing::kNone;
+  if (name == "selective") return Checkpointing::kSelective;
+  require(name == "block", "gradient_checkpointing", "is none, selective or block, not \"{}\"", name);
+  return Checkpointing::kBlock;
+}
+
+const char* checkpointing_name(Checkpointing policy) {
+  switch (policy) {
+    case Checkpointing::kNone: return "none";
+    case Checkpointing::kSelective: return "selective";
+    case Checkpointing::kBlock: return "block";
+  }
+  return "?";
+}
+
+io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recipe, Allocator& allocator) {
+  io::AdapterConfig config;
+  if (!recipe.lora()) {
+    const MemoryGroup group(allocator, "base");
+    model.make_trainable(allocator);
+    return config;
+  }
+  const MemoryGroup group(allocator, "adapter");
+  const auto visit = [&](const nn::LinearVisitor& visitor) { model.visit_linears(visitor); };
+  if (recipe.adapter.empty()) {
+    config.r = recipe.lora_r;
+    config.lora_alpha = recipe.lora_alpha;
+    config.lora_dropout = recipe.lora_dropout;
+    config.use_rslora = recipe.use_rslora;
+    config.target_modules = recipe.target_modules;
+    config.base_model = recipe.model;
+    nn::attach_lora(visit, config, kAdapter, static_cast<uint64_t>(recipe.seed), allocator);
+    return config;
+  }
+  const io::AdapterFile file = io::read_adapter(recipe.adapter);
+  config = file.config;
+  if (allocator.device() == Device::kMeta)
+    nn::attach_lora(visit, config, kAdapter, 0, allocator);
+  else
+    nn::attach_adapter(visit, file, kAdapter, allocator);
+  return config;
+}
+
+std::vector<autograd::Parameter*> trainable_parameters(models::CausalModel& model, const Recipe& recipe, Allocator& allocator) {
+  std::vector<autograd::Parameter*> parameters;
+  if (recipe.lora())
+    model.visit_linears([&](nn::Linear& linear) {
+      if (nn::LoraPair* pair = linear.adapter(kAdapter)) {
+        parameters.push_back(&pair->a);
+        parameters.push_back(&pair->b);
+      }
+    });
+  else
+    model.visit_parameters([&](autograd::Parameter& parameter) { parameters.push_back(&parameter); });
+  require(!parameters.empty(), "train", "nothing is trainable: target_modules matched no linear layer");
+  for (autograd::Parameter* parameter : parameters) autograd::allocate_grad(*parameter, allocator);
+  return parameters;
+}
+
+StepShape step_shape(const data::StepStream& stream, const std::vector<data::EncodedExample>& examples) {
+  StepShape shape;
+  shape.tokens = stream.capacity();
+  int64_t shortest = shape.tokens;
+  for (const auto& example : examples) shortest = std::min(shortest, static_cast<int64_t>(example.ids.size()));
+  shape.sequences = std::max<int64_t>(shape.tokens / std::max<int64_t>(shortest, 1), 1);
+  return shape;
+}
+
+int64_t head_chunk_rows(int64_t vocab) {
+  constexpr int64_t kBytes = 64 << 20;
+  return std::clamp<int64_t>(kBytes / (4 * std::max<int64_t>(vocab, 1)) / 32 * 32, 32, 512);
+}
+
+data::MicroBatch largest_micro(const StepShape& shape) {
+  data::MicroBatch batch;
+  batch.ids.assign(static_cast<size_t>(shape.tokens), 0);
+  batch.labels.assign(static_cast<size_t>(shape.tokens), 0);
+  batch.label_rows.resize(static_cast<size_t>(shape.tokens));
+  for (int64_t i = 0; i < shape.tokens; ++i) batch.label_rows[static_cast<size_t>(i)] = static_cast<int32_t>(i);
+  for (int64_t i = 0; i < shape.sequences; ++i) {
+    const int64_t begin = i * shape.tokens / shape.sequences, end = (i + 1) * shape.tokens / shape.sequences;
+    batch.lengths.push_back(static_cast<int32_t>(end - begin));
+  }
+  return batch;
+}
+
+MicroResult run_micro(const models::CausalModel& model, Context& cx, const data::MicroBatch& batch, Pass pass, float weight,
+                      bool with_adapter) {
+  const auto tokens = static_cast<int64_t>(batch.ids.size());
+  const MemoryGroup group(cx.allocator(), "activations");
+  autograd::Tape tape;
+  const UseTape use(cx, pass == Pass::kTrain ? &tape : nullptr);
+  cx.training = pass == Pass::kTrain;
+  cx.adapters.clear();
+  if (with_adapter) cx.adapters.push_back({0, tokens, kAdapter});
+
+  const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths);
+  const Tensor rows = int_tensor(cx, batch.label_rows, "label rows"), labels = int_tensor(cx, batch.labels, "labels");
+  const ops::HeadLoss head = ops::head_cross_entropy(cx, model.forward(cx, input, nullptr), model.head(cx, tokens), rows, labels, weight,
+                                                     head_chunk_rows(model.config().vocab));
+  if (pass == Pass::kTrain) {
+    Tensor one = cx.empty({1}, kF32, "loss gradient");
+    if (one.raw() != nullptr) one.data<float>()[0] = 1.0f;
+    tape.backward(cx, head.loss, one);
+  }
+
+  MicroResult result;
+  result.trained = static_cast<int64_t>(batch.labels.size());
+  if (head.token_losses.raw() != nullptr)
+    for (int64_t i = 0; i < result.trained; ++i) result.loss_sum += static_cast<double>(head.token_losses.data<float>()[i]);
+  return result;
+}
+
+double step_flops(models::CausalModel& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens) {
+  const auto t = static_cast<double>(tokens), labels = static_cast<double>(trained_tokens);
+  const double passes = recipe.lora() ? 2 : 3;  // forward, input gradients (, weight gradients)
+  double flops = t * model.flops_per_token() * passes;
+  if (recipe.lora())
+    model.visit_linears([&](nn::Linear& linear) {
+      if (const nn::LoraPair* pair = linear.adapter(kAdapter))
+        flops += 3 * 2 * t * static_cast<double>(pair->a.variable.value().numel() + pair->b.variable.value().numel());
+    });
+  return flops + labels * passes * 2 * static_cast<double>(model.config().vocab * model.config().width);
+}
+
+}  // namespace nibble::train
