@@ -1,0 +1,173 @@
+// Products by packed panels (Goto & van de Geijn 2008): B is packed once for all threads, rows of A are divided among
+// them. With few rows the columns are divided instead and each thread packs its own.
+#include "backend/cpu/local_buffer.h"
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/simd_targets.h"
+#include "base/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/matmul_f32.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/gemm-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+template <class T>
+void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
+  const int64_t width = gemm_panel_width();
+  const T* from = static_cast<const T*>(b.data);
+  for (int64_t j = 0; j < columns; j += width, to += k * width) {
+    if (b.transposed)
+      pack_panel_transposed(from + (column + j) * b.ld + k0, b.ld, k, columns - j, to);
+    else
+      pack_panel(from + k0 * b.ld + column + j, b.ld, k, columns - j, to);
+  }
+}
+
+// B rows [k0, k0 + k), columns [column, column + columns) as panels at `to`.
+void pack_b(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
+  if (b.dtype == kF32) return pack_columns<float>(b, k0, k, column, columns, to);
+  pack_columns<BFloat16>(b, k0, k, column, columns, to);
+}
+
+int64_t panel_width() { return gemm_panel_width(); }
+
+template <class T>
+void copy_rows(const T* from, int64_t ld, int64_t rows, int64_t columns, float* to, int64_t ld_to) {
+  const hn::ScalableTag<float> d;
+  for (int64_t r = 0; r < rows; ++r, from += ld, to += ld_to)
+    for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from), to); });
+}
+
+// A's part for one block of k as f32: where it lies when it can be read there, else a copy in this thread's memory.
+const float* block_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t& ld) {
+  const int64_t offset = a.transposed ? k0 * a.ld + row : row * a.ld + k0;
+  const bool spread = a.ld % 256 == 0 || (a.transposed && a.ld > 64);  // would fall into few cache sets
+  ld = a.ld;
+  if (a.dtype == kF32 && !spread) return static_cast<const float*>(a.data) + offset;
+  const int64_t lines = a.transposed ? k : rows, length = a.transposed ? rows : k;
+  ld = (length + 15) / 16 * 16 + 16;
+  float* to = local_buffer(LocalSlot::kA, lines * ld);
+  if (a.dtype == kF32)
+    copy_rows(static_cast<const float*>(a.data) + offset, a.ld, lines, length, to, ld);
+  else
+    copy_rows(static_cast<const BFloat16*>(a.data) + offset, a.ld, lines, length, to, ld);
+  return to;
+}
+
+void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to, bool add) {
+  const hn::ScalableTag<float> d;
+  for (int64_t r = 0; r < rows; ++r, from += ld, to += ld_to)
+    for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR {
+      const auto v = at.load(d, from);
+      at.store(d, add ? hn::Add(at.load(d, to), v) : v, to);
+    });
+}
+
+// C[row.., column..] of one tile. packed: panels of the tile's columns over [k0, k0 + k), or null: packed here.
+// wide: f32 sums of C over several calls (its own [.., ld_wide]), or null when this call covers all of k.
+void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k, int64_t block,
+          const float* packed, float* wide, int64_t ld_wide) {
+  const int64_t width = gemm_panel_width();
+  const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.k;
+  float* c = wide;
+  int64_t ldc = ld_wide;
+  if (direct) {
+    c = static_cast<float*>(p.c) + row * p.ldc + column;
+    ldc = p.ldc;
+  } else if (wide == nullptr) {
+    ldc = (columns + 15) / 16 * 16 + 16;
+    c = local_buffer(LocalSlot::kC, rows * ldc);
+  }
+  for (int64_t at = 0; at < k; at += block) {
+    const int64_t depth = std::min(block, k - at);
+    const float* panels = packed == nullptr ? nullptr : packed + at * width;
+    int64_t stride = k * width, lda = 0;
+    if (packed == nullptr) {
+      float* own = local_buffer(LocalSlot::kB, (columns + width - 1) / width * width * depth);
+      pack_b(p.b, k0 + at, depth, column, columns, own);
+      panels = own;
+      stride = depth * width;
+    }
+    const float* a = block_of_a(p.a, row, rows, k0 + at, depth, lda);
+    const bool add = !(first && at == 0) || (direct && p.accumulate);
+    if (p.a.transposed)
+      gemm_block<true>(rows, columns, depth, p.alpha, a, lda, panels, stride, add, c, ldc);
+    else
+      gemm_block<false>(rows, columns, depth, p.alpha, a, lda, panels, stride, add, c, ldc);
+  }
+  if (!direct && last)
+    round_rows(c, ldc, rows, columns, static_cast<BFloat16*>(p.c) + row * p.ldc + column, p.ldc, p.accumulate);
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble::backend::cpu {
+HWY_EXPORT(pack_b);
+HWY_EXPORT(panel_width);
+HWY_EXPORT(tile);
+
+namespace {
+
+constexpr int64_t kBlock = 320;        // k of one pass: a panel of B and six rows of A stay in the first-level cache
+constexpr int64_t kTileRows = 120;     // rows of A of one tile stay in the second-level cache
+constexpr int64_t kFewRows = 96;       // up to here the columns are divided among threads
+constexpr int64_t kSlice = 2048;       // columns of B packed at a time
+constexpr int64_t kPacked = 2 << 20;   // values of B packed at a time: 8 MB
+
+int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// k in equal blocks. Depends on k alone: it decides the order of the sums.
+int64_t block_of_k(int64_t k) { return std::max<int64_t>(8, divide(divide(k, divide(k, kBlock)), 8) * 8); }
+
+// Rows in equal tiles that keep every thread busy to the end.
+int64_t tile_rows(int64_t m) {
+  const int64_t panels = divide(divide(m, 6), threads()), tiles = divide(panels * 6, kTileRows);
+  return divide(panels, tiles) * 6;
+}
+
+}  // namespace
+
+void multiply_f32(Stream& stream, const Product& p) {
+  const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)();
+  const int64_t block = block_of_k(p.k);
+  const bool few = p.m <= kFewRows;
+  // Slabs of k where B is too large to be packed whole; sums in between are f32.
+  const int64_t slice = few ? p.n : std::min(divide(p.n, width) * width, kSlice);
+  int64_t slab = p.k;
+  if (!few && slab * slice > kPacked) slab = std::max<int64_t>(1, kPacked / slice / block) * block;
+  const bool wide = slab < p.k && p.c_dtype != kF32;
+  float* sums = nullptr;
+  if (wide) sums = reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
+  float* packed = nullptr;
+  if (!few)
+    packed = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, static_cast<size_t>(divide(slice, width) * width * slab) * 4));
+  if (few) {
+    const int64_t columns = std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 256);
+    parallel_for(p.n, columns, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, p.k, block, nullptr, nullptr, 0);
+    });
+    return;
+  }
+  const int64_t rows = tile_rows(p.m);
+  for (int64_t column = 0; column < p.n; column += slice) {
+    const int64_t columns = std::min(slice, p.n - column);
+    for (int64_t k0 = 0; k0 < p.k; k0 += slab) {
+      const int64_t k = std::min(slab, p.k - k0);
+      parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
+        HWY_DYNAMIC_DISPATCH(pack_b)(p.b, k0, k, column + begin, end - begin, packed + begin * k);
+      });
+      parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
+        HWY_DYNAMIC_DISPATCH(tile)(p, begin, end - begin, column, columns, k0, k, block, packed,
+                                   wide ? sums + begin * slice : nullptr, slice);
+      });
+    }
+  }
+}
+
+}  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE
