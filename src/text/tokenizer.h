@@ -71,8 +71,10 @@ class StreamDecoder {
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_;
-  std::vector<int32_t> ids_;
-  std::string given_;
+  std::vector<int32_t> window_;  // the last tokens, from one that added bytes on
+  size_t kept_ = 0;              // how many of them stay until those after them give text of their own
+  size_t known_ = 0;             // bytes of their decoding that were taken over
+  std::string pending_;          // bytes of a character that is not complete
 };
 
 }  // namespace nibble::text
