@@ -1,0 +1,126 @@
+// The tiny LLaMA of tests/goldens/tiny_llama: loading it, running it, comparing tensors.
+#pragma once
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "autograd/recompute.h"
+#include "backend/kernel_slot.h"
+#include "io/safetensors.h"
+#include "models/model.h"
+
+namespace nibble::models::test {
+
+inline const std::string kTiny = std::string(NIBBLE_SOURCE_DIR) + "/tests/goldens/tiny_llama";
+inline constexpr const char* kPrefix = "base_model.model.";
+
+inline Json read_json(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return parse_json(text.str(), path);
+}
+
+inline nn::LoadOptions options_of(DType dense, const std::string& quantize = "none", bool double_quant = false) {
+  nn::LoadOptions o;
+  o.quantize = quant::parse_quantize(quantize, double_quant, 64);
+  o.dense_dtype = dense;
+  return o;
+}
+
+// A model with everything it needs to run.
+struct Loaded {
+  explicit Loaded(const io::ModelFiles& files, DType compute = kF32, const nn::LoadOptions& options = options_of(kF32),
+               std::shared_ptr<Allocator> memory = make_host_allocator())
+      : allocator(std::move(memory)), stream(*allocator), cx(stream, *allocator, compute) {
+    backend::register_cpu_kernels();
+    model = load_model(files, stream, options);
+  }
+  std::function<void(const nn::LinearVisitor&)> visit() {
+    return [this](const nn::LinearVisitor& v) { model->visit_linears(v); };
+  }
+  // From here on the adapter `id` is in force for every token.
+  void use(int id) { cx.adapters = {{0, int64_t{1} << 40, id}}; }
+
+  std::shared_ptr<Allocator> allocator;
+  backend::Stream stream;
+  autograd::Context cx;
+  std::unique_ptr<CausalModel> model;
+};
+
+inline std::vector<float> to_vector(const Tensor& t) {
+  std::vector<float> v(static_cast<size_t>(t.numel()));
+  if (t.numel() > 0) quant::decode_rows(quant::dense_weight(t.reshape({1, t.numel()})), 0, 1, v.data());
+  return v;
+}
+
+inline double max_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    worst = std::max(worst, std::isfinite(a[i]) ? std::abs(double{a[i]} - double{b[i]}) : 1e30);
+  return worst;
+}
+
+// ‖a - b‖ / ‖b‖
+inline double relative_norm(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    error += (double{a[i]} - double{b[i]}) * (double{a[i]} - double{b[i]});
+    norm += double{b[i]} * double{b[i]};
+  }
+  return std::sqrt(error / norm);
+}
+
+// A batch as one packed stream with its labels: rows[i] is the position that predicts labels[i].
+struct Batch {
+  std::vector<int32_t> ids, lengths, rows, labels;
+};
+inline Batch batch_of(const Json& sequences, const Json& all_labels) {
+  Batch b;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    const auto begin = static_cast<int32_t>(b.ids.size());
+    for (const auto& id : sequences[s]) b.ids.push_back(id.get<int32_t>());
+    b.lengths.push_back(static_cast<int32_t>(sequences[s].size()));
+    for (size_t i = 1; i < all_labels[s].size(); ++i) {
+      const int32_t label = all_labels[s][i].get<int32_t>();
+      if (label < 0) continue;
+      b.rows.push_back(begin + static_cast<int32_t>(i) - 1);
+      b.labels.push_back(label);
+    }
+  }
+  return b;
+}
+
+inline Tensor i32(const std::vector<int32_t>& v, Allocator& allocator) {
+  Tensor t = Tensor::empty(allocator, {static_cast<int64_t>(v.size())}, kI32, "labels");
+  if (t.raw() != nullptr) std::copy(v.begin(), v.end(), t.data<int32_t>());
+  return t;
+}
+
+inline std::vector<float> logits_of(Loaded& run, const std::vector<int32_t>& ids, const std::vector<int32_t>& lengths) {
+  const nn::SequenceInput input = nn::packed_input(*run.allocator, ids, lengths);
+  return to_vector(run.model->logits(run.cx, run.model->forward(run.cx, input, nullptr), Tensor()));
+}
+
+// Forward and backward of a batch: the mean loss over its labels; gradients are left in the parameters.
+inline float loss_and_gradients(Loaded& run, const Batch& batch, int64_t chunk_rows = 7) {
+  autograd::Tape tape;
+  run.cx.set_tape(&tape);
+  const nn::SequenceInput input = nn::packed_input(*run.allocator, batch.ids, batch.lengths);
+  const Variable h = run.model->forward(run.cx, input, nullptr);
+  const auto loss = ops::head_cross_entropy(run.cx, h, run.model->head(run.cx, input.tokens()), i32(batch.rows, *run.allocator),
+                                            i32(batch.labels, *run.allocator), 1.0f / static_cast<float>(batch.rows.size()),
+                                            chunk_rows);
+  Tensor dy = Tensor::empty(*run.allocator, {1}, kF32, "dy");
+  if (dy.raw() != nullptr) *dy.data<float>() = 1;
+  tape.backward(run.cx, loss.loss, dy);
+  run.cx.set_tape(nullptr);
+  return loss.loss.value().raw() == nullptr ? 0 : *loss.loss.value().data<float>();
+}
+
+}  // namespace nibble::models::test
