@@ -1,8 +1,8 @@
 // PEFT's adapter directory: adapter_config.json and adapter_model.safetensors, both ways.
 //
-// Keys: base_model.model.<module path>.lora_A.weight [r, in], .lora_B.weight [out, r]. Row order is always that of the
-// Hugging Face checkpoint, whatever file the base came from.
-// Reading refuses what would be silently wrong: DoRA, biases, modules_to_save and other PEFT types are named in the error.
+// Keys: base_model.model.<module path>.lora_A.weight [r, in], .lora_B.weight [out, r]. Row order is always
+// that of the Hugging Face checkpoint, whatever file the base came from. Reading refuses what would be
+// silently wrong: DoRA, biases, modules_to_save and other PEFT types are named in the error.
 #pragma once
 #include <map>
 #include <string>
@@ -19,11 +19,17 @@ struct AdapterConfig {
   double lora_dropout = 0;
   bool use_rslora = false;
   std::vector<std::string> target_modules;
-  std::map<std::string, int64_t> rank_pattern;    // PEFT: regex of module path → rank
+  std::map<std::string, int64_t> rank_pattern;  // PEFT: regex of module path → rank
   std::map<std::string, double> alpha_pattern;
-  std::string base_model;                         // base_model_name_or_path
+  std::string base_model;  // base_model_name_or_path
   std::string task_type = "CAUSAL_LM";
 };
+
+// Rank and scale of one module's pair: its pattern where one matches as PEFT matches it, else the config's
+// own. scale = alpha / r, or alpha / √r with use_rslora. Errors: Error{"adapter_config.json"} for a pattern
+// that is no regex.
+int64_t rank_of(const AdapterConfig& config, const std::string& module);
+double scale_of(const AdapterConfig& config, const std::string& module);
 
 struct AdapterPair {
   std::string module;  // "model.layers.0.self_attn.q_proj"
@@ -36,11 +42,12 @@ struct AdapterFile {
   Json manifest;                   // nibble's own record beside it (nibble_manifest.json), or null
 };
 
-// Errors: Error{path}: no such directory, missing file, a key that is not LoRA's, A without B, rank that disagrees
-// with the config, non-finite values, an empty adapter.
+// Errors: Error{path}: no such directory, missing file, a key that is not LoRA's, A without B, rank that
+// disagrees with the config, non-finite values, an empty adapter.
 AdapterFile read_adapter(const std::string& directory);
-// Writes both files (and the manifest, if not null) so that the directory is complete or untouched, then reads the
-// tensors back and compares. Errors: also an adapter without pairs or with non-finite values.
+// Writes both files (and the manifest, if not null) into a directory beside it, reads the tensors back and
+// compares, then renames: a new directory appears complete; in one that exists each file is replaced whole,
+// the weights last. Errors: also an adapter without pairs or with non-finite values.
 void write_adapter(const std::string& directory, const AdapterFile& adapter);
 
 }  // namespace nibble::io
