@@ -24,7 +24,8 @@ inline Json read_json(const std::string& path) {
   return parse_json(text.str(), path);
 }
 
-inline nn::LoadOptions options_of(DType dense, const std::string& quantize = "none", bool double_quant = false) {
+inline nn::LoadOptions options_of(DType dense, const std::string& quantize = "none",
+                                  bool double_quant = false) {
   nn::LoadOptions o;
   o.quantize = quant::parse_quantize(quantize, double_quant, 64);
   o.dense_dtype = dense;
@@ -33,8 +34,9 @@ inline nn::LoadOptions options_of(DType dense, const std::string& quantize = "no
 
 // A model with everything it needs to run.
 struct Loaded {
-  explicit Loaded(const io::ModelFiles& files, DType compute = kF32, const nn::LoadOptions& options = options_of(kF32),
-               std::shared_ptr<Allocator> memory = make_host_allocator())
+  explicit Loaded(const io::ModelFiles& files, DType compute = kF32,
+                  const nn::LoadOptions& options = options_of(kF32),
+                  std::shared_ptr<Allocator> memory = make_host_allocator())
       : allocator(std::move(memory)), stream(*allocator), cx(stream, *allocator, compute) {
     backend::register_cpu_kernels();
     model = load_model(files, stream, options);
@@ -76,6 +78,24 @@ inline double relative_norm(const std::vector<float>& a, const std::vector<float
   return std::sqrt(error / norm);
 }
 
+// The adapter of the goldens, in the order of the model's own names.
+inline io::AdapterFile tiny_adapter() {
+  const Json json = read_json(kTiny + "/adapter/adapter_config.json");
+  io::AdapterFile file;
+  file.config.r = json["r"].get<int64_t>();
+  file.config.lora_alpha = json["lora_alpha"].get<double>();
+  file.config.target_modules = json["target_modules"].get<std::vector<std::string>>();
+  const auto tensors = io::SafetensorsFile::open(kTiny + "/adapter/adapter_model.safetensors");
+  const std::string a_end = ".lora_A.weight";
+  for (const auto& entry : tensors.entries) {
+    if (!entry.name.ends_with(a_end)) continue;
+    const std::string path = entry.name.substr(0, entry.name.size() - a_end.size());
+    file.pairs.push_back({path.substr(std::string(kPrefix).size()), tensors.tensor(entry.name),
+                          tensors.tensor(path + ".lora_B.weight")});
+  }
+  return file;
+}
+
 // A batch as one packed stream with its labels: rows[i] is the position that predicts labels[i].
 struct Batch {
   std::vector<int32_t> ids, lengths, rows, labels;
@@ -102,9 +122,21 @@ inline Tensor i32(const std::vector<int32_t>& v, Allocator& allocator) {
   return t;
 }
 
-inline std::vector<float> logits_of(Loaded& run, const std::vector<int32_t>& ids, const std::vector<int32_t>& lengths) {
+inline std::vector<float> logits_of(Loaded& run, const std::vector<int32_t>& ids,
+                                    const std::vector<int32_t>& lengths) {
   const nn::SequenceInput input = nn::packed_input(*run.allocator, ids, lengths);
   return to_vector(run.model->logits(run.cx, run.model->forward(run.cx, input, nullptr), Tensor()));
+}
+
+inline std::vector<autograd::Parameter*> adapter_parameters(Loaded& run, int id) {
+  std::vector<autograd::Parameter*> all;
+  run.model->visit_linears([&](nn::Linear& linear) {
+    if (nn::LoraPair* pair = linear.adapter(id)) {
+      all.push_back(&pair->a);
+      all.push_back(&pair->b);
+    }
+  });
+  return all;
 }
 
 // Forward and backward of a batch: the mean loss over its labels; gradients are left in the parameters.
@@ -113,9 +145,9 @@ inline float loss_and_gradients(Loaded& run, const Batch& batch, int64_t chunk_r
   run.cx.set_tape(&tape);
   const nn::SequenceInput input = nn::packed_input(*run.allocator, batch.ids, batch.lengths);
   const Variable h = run.model->forward(run.cx, input, nullptr);
-  const auto loss = ops::head_cross_entropy(run.cx, h, run.model->head(run.cx, input.tokens()), i32(batch.rows, *run.allocator),
-                                            i32(batch.labels, *run.allocator), 1.0f / static_cast<float>(batch.rows.size()),
-                                            chunk_rows);
+  const auto loss = ops::head_cross_entropy(
+      run.cx, h, run.model->head(run.cx, input.tokens()), i32(batch.rows, *run.allocator),
+      i32(batch.labels, *run.allocator), 1.0f / static_cast<float>(batch.rows.size()), chunk_rows);
   Tensor dy = Tensor::empty(*run.allocator, {1}, kF32, "dy");
   if (dy.raw() != nullptr) *dy.data<float>() = 1;
   tape.backward(run.cx, loss.loss, dy);
