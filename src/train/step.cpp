@@ -84,15 +84,6 @@ std::vector<autograd::Parameter*> trainable_parameters(models::CausalModel& mode
   return parameters;
 }
 
-StepShape step_shape(const data::StepStream& stream, const std::vector<data::EncodedExample>& examples) {
-  StepShape shape;
-  shape.tokens = stream.capacity();
-  int64_t shortest = shape.tokens;
-  for (const auto& example : examples) shortest = std::min(shortest, static_cast<int64_t>(example.ids.size()));
-  shape.sequences = std::max<int64_t>(shape.tokens / std::max<int64_t>(shortest, 1), 1);
-  return shape;
-}
-
 int64_t head_chunk_rows(int64_t vocab) {
   constexpr int64_t kBytes = 64 << 20;
   return std::clamp<int64_t>(kBytes / (4 * std::max<int64_t>(vocab, 1)) / 32 * 32, 32, 512);

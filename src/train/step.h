@@ -29,7 +29,6 @@ struct StepShape {
   int64_t tokens = 0;     // of the stream
   int64_t sequences = 0;  // segments in it
 };
-StepShape step_shape(const data::StepStream& stream, const std::vector<data::EncodedExample>& examples);
 
 // Rows of the head's logits that are made at a time.
 int64_t head_chunk_rows(int64_t vocab);

@@ -1,0 +1,166 @@
+#include "train/engine.h"
+
+#include <cmath>
+
+#include "backend/kernels/elementwise.h"
+#include "base/process.h"
+#include "io/bnb_checkpoint.h"
+#include "io/peft_adapter.h"
+#include "train/loading.h"
+#include "train/nonfinite.h"
+
+namespace nibble::train {
+namespace {
+
+// Hands out the same block to every arena that asks: their steps never run at the same time.
+class OneBlock : public Allocator {
+ public:
+  explicit OneBlock(std::shared_ptr<Buffer> block) : block_(std::move(block)) {}
+  std::shared_ptr<Buffer> allocate(size_t bytes, std::string_view name) override {
+    require(bytes <= block_->bytes, name, "{} bytes of a block of {}", bytes, block_->bytes);
+    return block_;
+  }
+  Device device() const override { return block_->device; }
+
+ private:
+  std::shared_ptr<Buffer> block_;
+};
+
+// torch.nn.utils.clip_grad_norm_'s factor.
+double clip_factor(double norm, double max_norm) {
+  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+}
+
+quant::Weight as_bf16(const quant::Weight& w) {
+  Tensor out = Tensor::empty(host_allocator(), w.shape, kBF16, "export");
+  const Tensor from = w.dense;
+  for (int64_t i = 0; i < from.numel(); ++i) out.data<BFloat16>()[i] = to_bf16(from.data<float>()[i]);
+  return quant::dense_weight(out);
+}
+
+}  // namespace
+
+Engine::Engine(const Prepared& prepared, StepPlan plan)
+    : prepared_(prepared), plan_(std::move(plan)), allocator_(make_host_allocator()), stream_(*allocator_) {
+  const Recipe& recipe = prepared.recipe;
+  model_ = load_base(prepared.files, recipe, stream_);
+  adapter_config_ = make_trainable(*model_, recipe, *allocator_);
+  adapter_config_.base_model = recipe.model;
+  parameters_ = trainable_parameters(*model_, recipe, *allocator_);
+  optimizer_ = std::make_unique<Optimizer>(parameters_, optimizer_options(recipe), *allocator_);
+  {
+    const MemoryGroup group(*allocator_, "arena");
+    block_ = std::make_unique<OneBlock>(allocator_->allocate(static_cast<size_t>(plan_.arena_bytes()), "arena"));
+  }
+  train_arena_ = std::make_unique<ArenaAllocator>(plan_.train_arena, *block_);
+  eval_arena_ = std::make_unique<ArenaAllocator>(plan_.eval_arena, *block_);
+  train_cx_ = std::make_unique<Context>(stream_, *train_arena_, compute_dtype(recipe));
+  train_cx_->checkpointing = plan_.checkpointing;
+  train_cx_->seed = static_cast<uint64_t>(recipe.seed);
+  eval_cx_ = std::make_unique<Context>(stream_, *eval_arena_, compute_dtype(recipe));
+  norm_scratch_ = Tensor::empty(*allocator_, {1}, kF32, "gradient norm");
+}
+
+Engine::~Engine() = default;
+
+void Engine::forget_gradients() {
+  for (autograd::Parameter* parameter : parameters_) parameter->variable.slot()->filled = false;
+}
+
+double Engine::train_micro(const data::MicroBatch& batch, int64_t step, size_t micro, float weight) {
+  if (batch.labels.empty()) return 0;
+  train_arena_->begin_step();
+  // With the seed this names the dropout of (step, micro-batch); accumulation is at most 65,535.
+  train_cx_->step = (static_cast<uint64_t>(step) << 16) | micro;
+  return run_micro(*model_, *train_cx_, batch, Pass::kTrain, weight, prepared_.recipe.lora()).loss_sum;
+}
+
+StepOutcome Engine::step(const data::StepBatch& batch, int64_t step, int64_t update, double learning_rate) {
+  require(batch.trained_tokens > 0, "train", "step {} has no trained token", step);
+  const auto weight = static_cast<float>(1.0 / static_cast<double>(batch.trained_tokens));
+  StepOutcome outcome;
+  forget_gradients();
+  double sum = 0;
+  for (size_t m = 0; m < batch.micro.size(); ++m) {
+    const double loss = train_micro(batch.micro[m], step, m, weight);
+    sum += loss;
+    if (!std::isfinite(loss)) {
+      outcome.loss = sum / static_cast<double>(batch.trained_tokens);
+      outcome.nonfinite = "the loss, first in " + find_nonfinite(batch, step, m, m + 1, weight);
+      return outcome;
+    }
+    if (interrupted()) {
+      outcome.interrupted = true;
+      return outcome;
+    }
+  }
+  outcome.loss = sum / static_cast<double>(batch.trained_tokens);
+  for (autograd::Parameter* parameter : parameters_)
+    if (!parameter->variable.slot()->filled) backend::fill(stream_, parameter->grad(), 0.0f);
+  outcome.grad_norm = global_norm(stream_, parameters_, norm_scratch_);
+  if (!std::isfinite(outcome.grad_norm)) {
+    outcome.nonfinite = "the gradient norm, first in " + find_nonfinite(batch, step, 0, batch.micro.size(), weight);
+    return outcome;
+  }
+  optimizer_->step(stream_, update, learning_rate, clip_factor(outcome.grad_norm, prepared_.recipe.max_grad_norm));
+  return outcome;
+}
+
+std::string Engine::find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last, float weight) {
+  forget_gradients();
+  for (size_t m = first; m < last; ++m) {
+    NonfiniteSearch search(*train_cx_);
+    train_cx_->observer = &search;
+    train_micro(batch.micro[m], step, m, weight);
+    train_cx_->observer = nullptr;
+    if (search.found()) return fmt::format("{}, micro-batch {}", search.where(), m + 1);
+  }
+  for (autograd::Parameter* parameter : parameters_)
+    if (first_nonfinite(parameter->grad()) >= 0) return "the gradient of " + parameter->name;
+  return "a sum of finite values";
+}
+
+std::optional<double> Engine::evaluate(const std::vector<data::MicroBatch>& batches) {
+  double sum = 0;
+  int64_t trained = 0;
+  for (const data::MicroBatch& batch : batches) {
+    if (batch.labels.empty()) continue;
+    if (interrupted()) return std::nullopt;
+    eval_arena_->begin_step();
+    const MicroResult result = run_micro(*model_, *eval_cx_, batch, Pass::kScore, 1.0f, prepared_.recipe.lora());
+    sum += result.loss_sum;
+    trained += result.trained;
+  }
+  return trained > 0 ? sum / static_cast<double>(trained) : 0.0;
+}
+
+void Engine::write_state(const std::string& directory, const RunState& state) {
+  train::write_state(directory, state, parameters_, *optimizer_);
+  if (prepared_.recipe.lora()) export_to(directory, nullptr);
+}
+
+RunState Engine::read_state(const std::string& directory) { return train::read_state(directory, parameters_, *optimizer_); }
+
+void Engine::export_to(const std::string& directory, const Json& manifest) {
+  if (prepared_.recipe.lora()) {
+    io::AdapterFile file = nn::adapter_file([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter_config_, kAdapter);
+    file.manifest = manifest;
+    io::write_adapter(directory, file);
+    return;
+  }
+  std::vector<io::CheckpointItem> items;
+  const bool narrow = prepared_.recipe.dtype == "bf16";
+  model_->visit_weights([&](const std::string& name, const quant::Weight& w) {
+    io::CheckpointItem item;
+    item.name = name;
+    item.shape = w.shape;
+    item.format = &quant::dense_format();
+    item.dtype = narrow ? kBF16 : kF32;
+    item.make = [w, narrow] { return narrow && w.dense.dtype() == kF32 ? as_bf16(w) : w; };
+    items.push_back(std::move(item));
+  });
+  io::write_bnb_checkpoint(directory, items, prepared_.config.source, prepared_.files.container == "safetensors" ? prepared_.files.path : "",
+                           {});
+}
+
+}  // namespace nibble::train

@@ -1,0 +1,64 @@
+// The model under training and everything that changes it: one optimizer step, evaluation, reading and writing of state.
+// Knows nothing of files' places, schedules or displays. Inside a step every allocation comes from the planned arena.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/checkpoint.h"
+#include "train/optimizer.h"
+#include "train/plan.h"
+#include "train/prepare.h"
+
+namespace nibble::train {
+
+struct StepOutcome {
+  double loss = 0;               // mean over the trained tokens of the step
+  double grad_norm = 0;          // before clipping
+  bool interrupted = false;      // asked to stop between two micro-steps: nothing was changed
+  std::string nonfinite;         // where a value stopped being finite; then nothing was changed
+};
+
+class Engine {
+ public:
+  // Loads the base and makes it trainable. `prepared` outlives the engine.
+  Engine(const Prepared& prepared, StepPlan plan);
+  ~Engine();
+
+  // Optimizer step number `step` (from 1); `update` counts the steps that were applied, this one included.
+  StepOutcome step(const data::StepBatch& batch, int64_t step, int64_t update, double learning_rate);
+  // Mean NLL over the trained tokens. nullopt when interrupted.
+  std::optional<double> evaluate(const std::vector<data::MicroBatch>& batches);
+
+  void write_state(const std::string& directory, const RunState& state);
+  RunState read_state(const std::string& directory);
+  // The adapter, or with method full the whole model, as a directory others can load. `manifest` may be null.
+  void export_to(const std::string& directory, const Json& manifest);
+
+  models::CausalModel& model() { return *model_; }
+  const StepPlan& plan() const { return plan_; }
+  const std::vector<autograd::Parameter*>& parameters() const { return parameters_; }
+  // Everything the engine holds, for comparison with the plan.
+  const Ledger& ledger() { return allocator_->ledger(); }
+
+ private:
+  double train_micro(const data::MicroBatch& batch, int64_t step, size_t micro, float weight);
+  std::string find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last, float weight);
+  void forget_gradients();
+
+  const Prepared& prepared_;
+  StepPlan plan_;
+  std::shared_ptr<Allocator> allocator_;
+  backend::Stream stream_;
+  std::unique_ptr<models::CausalModel> model_;
+  io::AdapterConfig adapter_config_;
+  std::vector<autograd::Parameter*> parameters_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Allocator> block_;                       // the one block that both arenas lie in
+  std::unique_ptr<ArenaAllocator> train_arena_, eval_arena_;
+  std::unique_ptr<Context> train_cx_, eval_cx_;
+  Tensor norm_scratch_;
+};
+
+}  // namespace nibble::train

@@ -1,0 +1,115 @@
+#include "train/prepare.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/kernel_slot.h"
+#include "base/parallel.h"
+#include "base/text.h"
+#include "train/loading.h"
+
+namespace nibble::train {
+namespace {
+
+std::shared_ptr<const text::ChatTemplate> chat_template_of(const text::Tokenizer& tokenizer) {
+  if (tokenizer.chat_template.empty()) return nullptr;
+  Json variables = Json::object();
+  const std::pair<const char*, std::optional<int32_t>> specials[] = {
+      {"bos_token", tokenizer.bos}, {"eos_token", tokenizer.eos}, {"unk_token", tokenizer.unk}, {"pad_token", tokenizer.pad}};
+  for (const auto& [name, id] : specials)
+    if (id) variables[name] = tokenizer.piece(*id);
+  return std::make_shared<const text::ChatTemplate>(tokenizer.chat_template, variables);
+}
+
+void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_t vocab) {
+  for (const auto& example : examples)
+    for (const int32_t id : example.ids)
+      require(id >= 0 && id < vocab, "train", "{} has token {}, the model knows {}; is this the model's own tokenizer?", example.source, id,
+              vocab);
+}
+
+}  // namespace
+
+data::StepOptions Prepared::step_options() const {
+  return {.batch_size = recipe.per_device_train_batch_size,
+          .accumulation = recipe.gradient_accumulation_steps,
+          .packing = recipe.packing,
+          .max_seq_length = max_seq_length(),
+          .seed = static_cast<uint64_t>(recipe.seed)};
+}
+
+data::StepStream Prepared::steps() const { return {dataset.train, step_options()}; }
+
+StepShape Prepared::shape() const {
+  StepShape shape;
+  shape.tokens = recipe.per_device_train_batch_size * max_seq_length();
+  int64_t shortest = shape.tokens;
+  for (const auto* part : {&dataset.train, &dataset.eval})
+    for (const auto& example : *part) shortest = std::min(shortest, static_cast<int64_t>(example.ids.size()));
+  shape.sequences = shape.tokens / std::max<int64_t>(shortest, 1);
+  return shape;
+}
+
+int64_t Prepared::total_steps(const data::StepStream& stream) const {
+  if (recipe.max_steps > 0) return recipe.max_steps;
+  const double steps = std::ceil(recipe.num_train_epochs * static_cast<double>(stream.steps_per_epoch()) - 1e-9);
+  return std::max<int64_t>(static_cast<int64_t>(steps), 1);
+}
+
+Prepared prepare(Recipe recipe) {
+  check_recipe(recipe);
+  set_threads(static_cast<int>(recipe.threads));
+  backend::register_cpu_kernels();
+  Prepared prepared;
+  prepared.files = io::open_model(recipe.model);
+  {
+    const auto allocator = make_meta_allocator();
+    backend::Stream stream(*allocator);
+    prepared.config = load_base(prepared.files, recipe, stream)->config();
+  }
+  prepared.tokenizer = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
+  const data::Encoder encoder(prepared.tokenizer, chat_template_of(*prepared.tokenizer));
+  data::DataOptions options;
+  options.train = recipe.data;
+  options.eval = recipe.eval_data;
+  options.eval_fraction = recipe.eval_fraction;
+  options.max_seq_length = recipe.max_seq_length;
+  options.context = prepared.config.max_positions;
+  options.overlong = data::parse_overlong(recipe.overlong);
+  options.train_on_source = recipe.train_on_source;
+  options.seed = static_cast<uint64_t>(recipe.seed);
+  prepared.dataset = data::load_dataset(options, encoder);
+  require_known_ids(prepared.dataset.train, prepared.config.vocab);
+  require_known_ids(prepared.dataset.eval, prepared.config.vocab);
+  prepared.recipe = std::move(recipe);
+  return prepared;
+}
+
+std::string show_gate(const Prepared& prepared, bool colour) {
+  const data::DataReport& report = prepared.dataset.report;
+  require(!prepared.dataset.train.empty(), "data", "there is no example to train on");
+  int64_t trained = 0;
+  for (const auto& example : prepared.dataset.train) trained += example.trained();
+  require(trained > 0, "data",
+          "no token of {} examples is trained; are the answers empty, or is the format another one (see `nibble inspect data`)?",
+          prepared.dataset.train.size());
+  std::string text;
+  for (const auto& file : report.files) text += fmt::format("data    {}: {}, {} examples\n", file.path, file.format, show_count(file.examples));
+  text += fmt::format("        {} examples to train on, {} held out; {} tokens, {} of them trained; sequences of {}\n",
+                      show_count(static_cast<int64_t>(prepared.dataset.train.size())),
+                      show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens), show_count(trained),
+                      show_count(report.max_seq_length));
+  const std::pair<int64_t, const char*> counts[] = {{report.overlong, "over-long"},   {report.truncated, "truncated"},
+                                                    {report.dropped, "dropped"},      {report.split, "split"},
+                                                    {report.untrained, "untrained (left out)"}, {report.duplicates, "exact duplicates"},
+                                                    {report.overlap, "also held out"}};
+  std::string rest;
+  for (const auto& [count, what] : counts)
+    if (count > 0) rest += fmt::format("{}{} {}", rest.empty() ? "        " : ", ", show_count(count), what);
+  if (!rest.empty()) text += rest + "\n";
+  if (prepared.tokenizer)
+    text += "first example, trained tokens marked:\n" + data::show_example(prepared.dataset.train[0], *prepared.tokenizer, colour) + "\n";
+  return text;
+}
+
+}  // namespace nibble::train

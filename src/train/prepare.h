@@ -1,0 +1,36 @@
+// Everything a run needs before its model: checked recipe, model files, tokenizer and template, encoded data.
+#pragma once
+#include <memory>
+
+#include "data/dataset.h"
+#include "data/steps.h"
+#include "io/weights.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+#include "train/recipe.h"
+#include "train/step.h"
+
+namespace nibble::train {
+
+struct Prepared {
+  Recipe recipe;
+  io::ModelFiles files;
+  models::ModelConfig config;
+  std::shared_ptr<const text::Tokenizer> tokenizer;   // null when the examples came encoded
+  data::Dataset dataset;
+
+  int64_t max_seq_length() const { return dataset.report.max_seq_length; }
+  data::StepOptions step_options() const;
+  data::StepStream steps() const;                      // refers to `dataset`
+  StepShape shape() const;
+  // Optimizer steps of the run: max_steps, or what num_train_epochs comes to.
+  int64_t total_steps(const data::StepStream& stream) const;
+};
+
+// Reads and checks; sets the number of threads. Errors: everything of its parts; ids outside the model's vocabulary.
+Prepared prepare(Recipe recipe);
+
+// What the gate shows before the first step: counts, one example with its mask. Errors: no token is trained.
+std::string show_gate(const Prepared& prepared, bool colour);
+
+}  // namespace nibble::train

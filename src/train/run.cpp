@@ -1,0 +1,270 @@
+#include "train/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/text.h"
+#include "train/display.h"
+#include "train/engine.h"
+#include "train/manifest.h"
+#include "train/report.h"
+#include "train/run_directory.h"
+#include "train/schedule.h"
+
+namespace nibble::train {
+namespace {
+
+constexpr int64_t kMostSkipsInARow = 20;
+
+class Run {
+ public:
+  Run(const Prepared& prepared, const RunOptions& options);
+  RunResult go();
+
+ private:
+  void open_directory();
+  void check_earlier_run(const Json& earlier);
+  void start_or_resume();
+  void one_step(int64_t step);
+  void nonfinite(int64_t step, const StepOutcome& outcome);
+  void evaluate(int64_t step, double epoch);
+  void save_checkpoint();
+  void save_and_stop();
+  void finish();
+
+  const Prepared& prepared_;
+  const Recipe& recipe_;
+  RunOptions options_;
+  Display display_;
+  data::StepStream stream_;
+  int64_t total_;
+  Schedule schedule_;
+  std::vector<data::MicroBatch> held_out_;
+  Json manifest_;
+  RunResult result_;
+  std::unique_ptr<RunDirectory> directory_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<MetricsFile> metrics_;
+  RunState state_;
+  double epoch_ = 0, smooth_seconds_ = 0, training_seconds_ = 0, training_flops_ = 0;
+  int64_t timed_tokens_ = 0, skips_in_a_row_ = 0;
+};
+
+Run::Run(const Prepared& prepared, const RunOptions& options)
+    : prepared_(prepared),
+      recipe_(prepared.recipe),
+      options_(options),
+      display_(options.quiet, stderr_is_terminal()),
+      stream_(prepared.dataset.train, prepared.step_options()),
+      total_(prepared.total_steps(stream_)),
+      schedule_(recipe_.lr_scheduler_type, recipe_.learning_rate, total_, recipe_.warmup_steps, recipe_.warmup_ratio) {
+  result_.total_steps = total_;
+  result_.out = recipe_.out;
+}
+
+// What an earlier run left in the directory allows this one only when asked.
+void Run::check_earlier_run(const Json& earlier) {
+  const auto checkpoints = directory_->checkpoints();
+  if (earlier.is_null() && checkpoints.empty()) return;
+  if (options_.resume) {
+    require(!earlier.is_null(), recipe_.out, "has checkpoints but no {}, so it cannot be told what they belong to", kManifestFile);
+    const std::vector<std::string> differences = manifest_differences(earlier, manifest_);
+    require(differences.empty(), recipe_.out, "cannot go on from this run: {}; train into another `out`, or put things back",
+            fmt::join(differences, "; "));
+    return;
+  }
+  if (!options_.overwrite)
+    throw UsageError(recipe_.out, fmt::format("holds {}; --resume goes on from it (with more max_steps if it is finished), --overwrite "
+                                              "starts anew, or choose another `out`",
+                                              earlier.is_object() && earlier.value("status", "") == "finished"
+                                                  ? "a finished run"
+                                                  : "an unfinished run"));
+  directory_->clear();
+}
+
+void Run::open_directory() {
+  directory_ = std::make_unique<RunDirectory>(recipe_.out);
+  manifest_ = make_manifest(prepared_);
+  check_earlier_run(read_manifest(recipe_.out));
+  const auto copies = static_cast<uint64_t>(recipe_.save_steps > 0 ? recipe_.save_total_limit + 1 : 2);
+  directory_->require_free(static_cast<uint64_t>(result_.plan.page_file_bytes) +
+                           copies * static_cast<uint64_t>(result_.plan.checkpoint_bytes) +
+                           3 * static_cast<uint64_t>(result_.plan.trainable) * 4 + (16 << 20));
+  write_file_atomic(directory_->file("recipe.yaml"), recipe_yaml(recipe_));
+}
+
+void Run::start_or_resume() {
+  const auto checkpoints = directory_->checkpoints();
+  if (options_.resume && !checkpoints.empty()) {
+    state_ = engine_->read_state(checkpoints.back().path);
+    require(state_.step < total_, recipe_.out, "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
+    display_.text(fmt::format("going on from step {} of {}", state_.step, total_));
+  } else if (options_.resume) {
+    display_.text("no checkpoint yet: starting from the first step");
+  }
+  metrics_ = std::make_unique<MetricsFile>(directory_->file("metrics.jsonl"), state_.step);
+  result_.steps = metrics_->earlier_steps();
+  result_.evals = metrics_->earlier_evals();
+  write_manifest(recipe_.out, manifest_);
+}
+
+RunResult Run::go() {
+  display_.text(show_gate(prepared_, stderr_is_terminal()));
+  result_.plan = choose_plan(prepared_.files, recipe_, prepared_.shape());
+  display_.text(memory_table(result_.plan));
+  open_directory();
+  engine_ = std::make_unique<Engine>(prepared_, result_.plan);
+  start_or_resume();
+  if (!prepared_.dataset.eval.empty()) held_out_ = data::sequential_batches(prepared_.dataset.eval, result_.plan.shape.tokens);
+  for (int64_t step = state_.step + 1; step <= total_; ++step) one_step(step);
+  finish();
+  return std::move(result_);
+}
+
+void Run::one_step(int64_t step) {
+  const data::StepBatch batch = stream_.step(step - 1);
+  const double began = now_seconds(), rate = schedule_.rate(step);
+  const StepOutcome outcome = engine_->step(batch, step, state_.updates + 1, rate);
+  if (outcome.interrupted) save_and_stop();
+  if (!outcome.nonfinite.empty()) nonfinite(step, outcome);
+  const double seconds = now_seconds() - began;
+  epoch_ = batch.epoch;
+  state_.step = step;
+  state_.tokens += batch.tokens;
+  state_.trained_tokens += batch.trained_tokens;
+  if (outcome.nonfinite.empty()) {
+    ++state_.updates;
+    skips_in_a_row_ = 0;
+  }
+
+  const double flops = step_flops(engine_->model(), recipe_, batch.tokens, batch.trained_tokens);
+  if (result_.seconds_to_first_step == 0) {
+    result_.seconds_to_first_step = now_seconds() - options_.started;
+    smooth_seconds_ = seconds;
+  } else {  // the first step pays for what is made once
+    training_seconds_ += seconds;
+    training_flops_ += flops;
+    timed_tokens_ += batch.tokens;
+    smooth_seconds_ = timed_tokens_ == batch.tokens ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
+  }
+  StepMetrics metrics{step, batch.epoch, outcome.loss, rate, outcome.grad_norm, batch.tokens, batch.trained_tokens,
+                      static_cast<double>(batch.tokens) / seconds,
+                      result_.matmul_limit > 0 ? flops / seconds / result_.matmul_limit : 0, resident_bytes()};
+  const bool logged = step % recipe_.logging_steps == 0 || step == total_;
+  if (logged) metrics_->add(metrics);
+  result_.steps.push_back(metrics);
+  display_.step(metrics, total_, smooth_seconds_ * static_cast<double>(total_ - step), logged);
+
+  const bool due = recipe_.eval_steps > 0 && step % recipe_.eval_steps == 0;
+  if (!held_out_.empty() && (due || step == total_)) evaluate(step, batch.epoch);
+  if ((recipe_.save_steps > 0 && step % recipe_.save_steps == 0) || step == total_) save_checkpoint();
+  if (interrupted() && step < total_) save_and_stop();
+}
+
+void Run::nonfinite(int64_t step, const StepOutcome& outcome) {
+  display_.finish_line();
+  const std::string what = fmt::format("step {}: not finite: {}", step, outcome.nonfinite);
+  if (recipe_.on_nonfinite == "skip") {
+    ++result_.skipped;
+    log_warning("{}; the step is left out ({} so far)", what, result_.skipped);
+    require(++skips_in_a_row_ < kMostSkipsInARow, "train", "{} steps in a row were not finite, the last one {}", kMostSkipsInARow, what);
+    return;
+  }
+  std::string kept = "nothing was trained yet";
+  if (state_.step > 0) {
+    save_checkpoint();
+    kept = fmt::format("the checkpoint of step {} in {} is good", state_.step, recipe_.out);
+  }
+  fail("train", "{}; {}. Try a lower learning_rate or dtype: f32, or on_nonfinite: skip to leave such steps out", what, kept);
+}
+
+void Run::evaluate(int64_t step, double epoch) {
+  const std::optional<double> loss = engine_->evaluate(held_out_);
+  if (!loss) save_and_stop();
+  const EvalMetrics metrics{step, epoch, *loss};
+  metrics_->add(metrics);
+  result_.evals.push_back(metrics);
+  display_.text(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.3f}", step, *loss, std::exp(*loss)));
+  if (state_.best_step == 0 || *loss < state_.best_loss) {
+    state_.best_step = step;
+    state_.best_loss = *loss;
+    directory_->replace("best", [&](const std::string& path) {
+      Json manifest = manifest_;
+      manifest["step"] = step;
+      manifest["eval_loss"] = *loss;
+      engine_->export_to(path, manifest);
+    });
+  }
+}
+
+void Run::save_checkpoint() {
+  directory_->save_checkpoint(state_.step, recipe_.save_total_limit, [&](const std::string& path) { engine_->write_state(path, state_); });
+}
+
+void Run::save_and_stop() {
+  display_.finish_line();
+  if (state_.step == 0) throw Interrupted("train", "interrupted before the first step; nothing was trained");
+  save_checkpoint();
+  throw Interrupted("train", fmt::format("interrupted; step {} of {} is saved, `--resume` with out {} goes on from it", state_.step, total_,
+                                         recipe_.out));
+}
+
+void Run::finish() {
+  manifest_["status"] = "finished";
+  manifest_["steps"] = state_.step;
+  manifest_["final_loss"] = result_.steps.back().loss;
+  if (!result_.evals.empty()) manifest_["eval_loss"] = result_.evals.back().loss;
+  engine_->export_to(recipe_.out, manifest_);
+  if (!recipe_.lora()) write_manifest(recipe_.out, manifest_);
+  write_file_atomic(directory_->file("loss.svg"), loss_svg(result_.steps, result_.evals, recipe_.out));
+
+  result_.best_step = state_.best_step;
+  result_.best_loss = state_.best_loss;
+  result_.seconds = now_seconds() - options_.started;
+  if (training_seconds_ > 0) {
+    result_.tokens_per_second = static_cast<double>(timed_tokens_) / training_seconds_;
+    if (result_.matmul_limit > 0) result_.limit_share = training_flops_ / training_seconds_ / result_.matmul_limit;
+  } else if (!result_.steps.empty()) {
+    result_.tokens_per_second = result_.steps.back().tokens_per_second;
+    result_.limit_share = result_.steps.back().limit_share;
+  }
+  result_.peak_rss_bytes = peak_resident_bytes();
+  display_.text(loss_curve(result_.steps, std::min(terminal_width() - 14, 72), 8));
+  if (result_.best_step > 0 && result_.best_step != state_.step)
+    display_.text(fmt::format("the adapter of step {} had the lowest held-out loss ({:.4f}): {}/best", result_.best_step, result_.best_loss,
+                              recipe_.out));
+}
+
+}  // namespace
+
+RunResult run_training(const Prepared& prepared, const RunOptions& options) { return Run(prepared, options).go(); }
+
+Json RunResult::to_json() const {
+  Json losses = Json::array(), held_out = Json::array();
+  for (const StepMetrics& s : steps) losses.push_back(s.loss);
+  for (const EvalMetrics& e : evals) held_out.push_back({{"step", e.step}, {"loss", e.loss}});
+  Json json = {{"steps", total_steps}, {"losses", losses}, {"eval", held_out}};
+  json["final_loss"] = steps.empty() ? Json() : Json(steps.back().loss);
+  json["best"] = best_step > 0 ? Json{{"step", best_step}, {"loss", best_loss}, {"path", out + "/best"}} : Json();
+  json["skipped_steps"] = skipped;
+  json["tokens_per_second"] = tokens_per_second;
+  json["limit_share"] = limit_share;
+  json["matmul_limit_flops"] = matmul_limit;
+  json["seconds"] = seconds;
+  json["seconds_to_first_step"] = seconds_to_first_step;
+  json["peak_rss_bytes"] = peak_rss_bytes;
+  json["plan"] = plan_json(plan);
+  json["out"] = out;
+  json["adapter"] = out;
+  json["metrics"] = out + "/metrics.jsonl";
+  json["loss_curve"] = out + "/loss.svg";
+  return json;
+}
+
+}  // namespace nibble::train
