@@ -49,7 +49,7 @@ void Unigram::search(const Piece& word, std::vector<TokenSpan>& out) const {
     bool single = false;
     const auto offer = [&](size_t length, int32_t id, double candidate) {
       Best& target = best[at + length];
-      if (target.begin < 0 || candidate > target.score)
+      if (target.begin < 0 || static_cast<Sum>(candidate) > target.score)
         target = {static_cast<Sum>(candidate), id, static_cast<int64_t>(at)};
     };
     trie_.prefixes(text.substr(at), [&](size_t length, int32_t id) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "text/vocab.h"
@@ -34,9 +35,8 @@ class Events : public nlohmann::json_sax<Json> {
       const size_t blank = v.find(' ');
       if (blank == std::string::npos || blank == 0 || blank + 1 == v.size() ||
           v.find(' ', blank + 1) != std::string::npos)
-        fail(where_, "merge {} should be two pieces with a space between, got \"{}\"", out.merges.size() + 1,
-             v.substr(0, 60));
-      out.merges.emplace_back(v.substr(0, blank), v.substr(blank + 1));
+        ambiguous.push_back(out.merges.size());
+      out.merges.emplace_back(v.substr(0, blank), blank == std::string::npos ? "" : v.substr(blank + 1));
       return true;
     }
     if (mode_ == Mode::kMerges && level_ == 2 && parts_ < 2) {
@@ -101,6 +101,7 @@ class Events : public nlohmann::json_sax<Json> {
   }
 
   TokenizerJson out;
+  std::vector<size_t> ambiguous;  // merges whose line has no or several spaces: split at the first one
 
  private:
   enum class Mode { kTree, kVocab, kUnigram, kMerges };
@@ -167,11 +168,31 @@ class Events : public nlohmann::json_sax<Json> {
   std::vector<Json*> stack_;
 };
 
+// Pieces that hold spaces themselves: the split that gives two pieces of the vocabulary is meant.
+void resolve(std::vector<size_t> ambiguous, TokenizerJson& document, const std::string& where) {
+  if (ambiguous.empty()) return;
+  std::unordered_set<std::string_view> known;
+  for (const auto& entry : document.vocab) known.insert(entry.first);
+  for (const size_t i : ambiguous) {
+    auto& [left, right] = document.merges[i];
+    const std::string line = left + ' ' + right;
+    bool found = false;
+    for (size_t at = line.find(' '); at != std::string::npos && !found; at = line.find(' ', at + 1)) {
+      left = line.substr(0, at);
+      right = line.substr(at + 1);
+      found = known.contains(left) && known.contains(right) && known.contains(left + right);
+    }
+    require(found, where, "merge {} should be two pieces of the vocabulary with a space between, got \"{}\"",
+            i + 1, line.substr(0, 60));
+  }
+}
+
 }  // namespace
 
 TokenizerJson parse_tokenizer_document(std::string_view text, const std::string& where) {
   Events events(text, where, false);
   Json::sax_parse(text.begin(), text.end(), &events);
+  resolve(std::move(events.ambiguous), events.out, where);
   return std::move(events.out);
 }
 
