@@ -1,8 +1,8 @@
 // The inside of a product: blocks of f32, six rows by two vectors at a time. Every result is one chain of multiply-adds
 // over k in ascending order, so its bits depend on neither its place in a tile nor how the tiles were divided.
 //
-// B is packed in panels of panel_width() columns: [panel][k][width], zero beyond the last column. A is read as it lies,
-// by rows (A [m, k]) or by columns (A [k, m]).
+// B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is packed by six
+// rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it lies.
 #include <algorithm>
 
 #include "backend/cpu/vector-inl.h"
@@ -21,19 +21,24 @@ using GemmTag = hn::ScalableTag<float>;
 constexpr int64_t kGemmRows = 6;
 HWY_INLINE int64_t gemm_panel_width() { return 2 * static_cast<int64_t>(hn::Lanes(GemmTag())); }
 
-// One panel from rows of B [k, n]: columns [0, width) of `from`, the rest zero.
+// Panels from B [k, n]: columns [0, columns) of `from`. Row by row, so that memory is read in its order.
 template <class T>
-HWY_INLINE void pack_panel(const T* from, int64_t ld, int64_t k, int64_t columns, float* to) {
+HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t columns, float* to) {
   const GemmTag d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes, whole = columns / width * width;
   for (int64_t p = 0; p < k; ++p, from += ld, to += width) {
-    if (columns >= width) {
-      hn::Store(load_f32(d, from), d, to);
-      hn::Store(load_f32(d, from + lanes), d, to + lanes);
-    } else {
-      hn::Store(load_part(d, from, static_cast<size_t>(std::min(columns, lanes))), d, to);
-      hn::Store(load_part(d, from + lanes, static_cast<size_t>(std::max<int64_t>(columns - lanes, 0))), d, to + lanes);
+    float* panel = to;
+    for (int64_t j = 0; j < whole; j += width, panel += k * width) {
+      hn::Store(load_f32(d, from + j), d, panel);
+      hn::Store(load_f32(d, from + j + lanes), d, panel + lanes);
     }
+    if (whole == columns) continue;
+    const int64_t rest = columns - whole;
+    hn::Store(load_part(d, from + whole, static_cast<size_t>(std::min(rest, lanes))), d, panel);
+    if (rest > lanes)
+      hn::Store(load_part(d, from + whole + lanes, static_cast<size_t>(rest - lanes)), d, panel + lanes);
+    else
+      hn::Store(hn::Zero(d), d, panel + lanes);
   }
 }
 
@@ -66,71 +71,126 @@ HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int6
     for (int64_t p = 0; p < k; ++p) to[p * width + j] = j < columns ? widen(from[j * ld + p]) : 0.0f;
 }
 
-// c[R, width] (+)= alpha · a[R, k] · panel. kByColumns: a is [k, …] with `lda` between steps of k.
-template <int R, bool kByColumns>
-HWY_INLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel, int64_t k, float alpha,
-                           bool add, float* HWY_RESTRICT c, int64_t ldc, int64_t columns) {
+// Six rows of A [m, k] side by side: to[p * 6 + i] = a[i, p]. Writes up to four values beyond k * 6.
+template <class T>
+HWY_INLINE void pack_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
+  const hn::CappedTag<float, 4> d;
+  int64_t p = 0;
+  if (rows == kGemmRows && hn::Lanes(d) == 4) {
+    for (; p + 4 <= k; p += 4) {
+      const T* at = from + p;
+      const auto r0 = load_f32(d, at), r1 = load_f32(d, at + ld), r2 = load_f32(d, at + 2 * ld);
+      const auto r3 = load_f32(d, at + 3 * ld), r4 = load_f32(d, at + 4 * ld), r5 = load_f32(d, at + 5 * ld);
+      const auto a = hn::InterleaveLower(d, r0, r2), b = hn::InterleaveLower(d, r1, r3);
+      const auto c = hn::InterleaveUpper(d, r0, r2), e = hn::InterleaveUpper(d, r1, r3);
+      const auto f = hn::InterleaveLower(d, r4, r5), g = hn::InterleaveUpper(d, r4, r5);
+      float* o = to + p * kGemmRows;  // each store of four is partly overwritten by the next
+      hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
+      hn::StoreU(f, d, o + 4);
+      hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + 6);
+      hn::StoreU(hn::ConcatUpperUpper(d, f, f), d, o + 10);
+      hn::StoreU(hn::InterleaveLower(d, c, e), d, o + 12);
+      hn::StoreU(g, d, o + 16);
+      hn::StoreU(hn::InterleaveUpper(d, c, e), d, o + 18);
+      hn::StoreU(hn::ConcatUpperUpper(d, g, g), d, o + 22);
+    }
+  }
+  for (; p < k; ++p)
+    for (int64_t i = 0; i < rows; ++i) to[p * kGemmRows + i] = widen(from[i * ld + p]);
+}
+
+// The same from Aᵀ [k, m].
+template <class T>
+HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
+  const hn::CappedTag<float, 4> d4;
+  const hn::CappedTag<float, 2> d2;
+  if (rows == kGemmRows && hn::Lanes(d4) == 4) {
+    for (int64_t p = 0; p < k; ++p, from += ld, to += kGemmRows) {
+      hn::StoreU(load_f32(d4, from), d4, to);
+      hn::StoreU(load_f32(d2, from + 4), d2, to + 4);
+    }
+    return;
+  }
+  for (int64_t p = 0; p < k; ++p)
+    for (int64_t i = 0; i < rows; ++i) to[p * kGemmRows + i] = widen(from[p * ld + i]);
+}
+
+// How the six rows of A lie: side by side (pack_rows), or as rows of a matrix.
+enum class RowsOfA { kPacked, kAsStored };
+
+// One row of the tile: c[0, columns) (+)= alpha · (lo, hi).
+HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c, int64_t columns) {
+  const GemmTag d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto scale = hn::Set(d, alpha);
+  lo = hn::Mul(lo, scale);
+  hi = hn::Mul(hi, scale);
+  if (HWY_LIKELY(columns >= 2 * lanes)) {
+    hn::StoreU(add ? hn::Add(hn::LoadU(d, c), lo) : lo, d, c);
+    hn::StoreU(add ? hn::Add(hn::LoadU(d, c + lanes), hi) : hi, d, c + lanes);
+    return;
+  }
+  HWY_ALIGN float edge[2 * hn::MaxLanes(d)];
+  hn::Store(lo, d, edge);
+  hn::Store(hi, d, edge + lanes);
+  for (int64_t j = 0; j < columns; ++j) c[j] = add ? c[j] + edge[j] : edge[j];
+}
+
+// c[R, width] (+)= alpha · a[R, k] · panel. Accumulators are named: GCC keeps an array of them in memory.
+template <int R, RowsOfA kRows>
+HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel, int64_t k, float alpha,
+                             bool add, float* HWY_RESTRICT c, int64_t ldc, int64_t columns) {
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
-  hn::Vec<GemmTag> s0[R], s1[R];
-  for (int i = 0; i < R; ++i) s0[i] = s1[i] = hn::Zero(d);
+  auto l0 = hn::Zero(d), l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0;
+  auto h0 = l0, h1 = l0, h2 = l0, h3 = l0, h4 = l0, h5 = l0;
 #pragma GCC unroll 4
   for (int64_t p = 0; p < k; ++p) {
     const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
     panel += 2 * lanes;
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      const auto x = hn::Set(d, kByColumns ? a[p * lda + i] : a[i * lda + p]);
-      s0[i] = hn::MulAdd(x, b0, s0[i]);
-      s1[i] = hn::MulAdd(x, b1, s1[i]);
-    }
+    const auto row = [&](int i, auto& low, auto& high) HWY_ATTR {
+      const auto x = hn::Set(d, kRows == RowsOfA::kPacked ? a[p * kGemmRows + i] : a[i * lda + p]);
+      low = hn::MulAdd(x, b0, low);
+      high = hn::MulAdd(x, b1, high);
+    };
+    row(0, l0, h0);
+    if constexpr (R > 1) row(1, l1, h1);
+    if constexpr (R > 2) row(2, l2, h2);
+    if constexpr (R > 3) row(3, l3, h3);
+    if constexpr (R > 4) row(4, l4, h4);
+    if constexpr (R > 5) row(5, l5, h5);
   }
-  const auto scale = hn::Set(d, alpha);
-  if (columns >= static_cast<int64_t>(2 * lanes)) {
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      float* row = c + i * ldc;
-      auto v0 = hn::Mul(s0[i], scale), v1 = hn::Mul(s1[i], scale);
-      if (add) {
-        v0 = hn::Add(hn::LoadU(d, row), v0);
-        v1 = hn::Add(hn::LoadU(d, row + lanes), v1);
-      }
-      hn::StoreU(v0, d, row);
-      hn::StoreU(v1, d, row + lanes);
-    }
-    return;
-  }
-  HWY_ALIGN float edge[2 * hn::MaxLanes(d)];
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-    hn::Store(hn::Mul(s0[i], scale), d, edge);
-    hn::Store(hn::Mul(s1[i], scale), d, edge + lanes);
-    for (int64_t j = 0; j < columns; ++j) c[i * ldc + j] = add ? c[i * ldc + j] + edge[j] : edge[j];
-  }
+  gemm_store(l0, h0, alpha, add, c, columns);
+  if constexpr (R > 1) gemm_store(l1, h1, alpha, add, c + ldc, columns);
+  if constexpr (R > 2) gemm_store(l2, h2, alpha, add, c + 2 * ldc, columns);
+  if constexpr (R > 3) gemm_store(l3, h3, alpha, add, c + 3 * ldc, columns);
+  if constexpr (R > 4) gemm_store(l4, h4, alpha, add, c + 4 * ldc, columns);
+  if constexpr (R > 5) gemm_store(l5, h5, alpha, add, c + 5 * ldc, columns);
 }
 
-template <bool kByColumns>
+template <RowsOfA kRows>
 HWY_INLINE void gemm_rows(int64_t rows, const float* a, int64_t lda, const float* panel, int64_t k, float alpha, bool add,
                           float* c, int64_t ldc, int64_t columns) {
   switch (rows) {
-    case 1: return gemm_micro<1, kByColumns>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 2: return gemm_micro<2, kByColumns>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 3: return gemm_micro<3, kByColumns>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 4: return gemm_micro<4, kByColumns>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 5: return gemm_micro<5, kByColumns>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    default: return gemm_micro<6, kByColumns>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 1: return gemm_micro<1, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 2: return gemm_micro<2, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 3: return gemm_micro<3, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 4: return gemm_micro<4, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 5: return gemm_micro<5, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    default: return gemm_micro<6, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
   }
 }
 
-// c[rows, columns] (+)= alpha · a · packed, over one block of k. `panel_stride` floats lie between panels.
-template <bool kByColumns>
+// c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed six by six with
+// `lda` floats from one six to the next; `panel_stride` floats lie between panels.
+template <RowsOfA kRows>
 HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
                            const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
-  const int64_t width = gemm_panel_width();
+  const int64_t width = gemm_panel_width(), next = kRows == RowsOfA::kPacked ? lda : kGemmRows * lda;
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
     for (int64_t i = 0; i < rows; i += kGemmRows)
-      gemm_rows<kByColumns>(std::min(kGemmRows, rows - i), kByColumns ? a + i : a + i * lda, lda, packed, k, alpha, add,
-                            c + i * ldc + j, ldc, columns - j);
+      gemm_rows<kRows>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha, add, c + i * ldc + j,
+                       ldc, columns - j);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

@@ -18,12 +18,9 @@ template <class T>
 void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
   const int64_t width = gemm_panel_width();
   const T* from = static_cast<const T*>(b.data);
-  for (int64_t j = 0; j < columns; j += width, to += k * width) {
-    if (b.transposed)
-      pack_panel_transposed(from + (column + j) * b.ld + k0, b.ld, k, columns - j, to);
-    else
-      pack_panel(from + k0 * b.ld + column + j, b.ld, k, columns - j, to);
-  }
+  if (!b.transposed) return pack_panels(from + k0 * b.ld + column, b.ld, k, columns, to);
+  for (int64_t j = 0; j < columns; j += width, to += k * width)
+    pack_panel_transposed(from + (column + j) * b.ld + k0, b.ld, k, columns - j, to);
 }
 
 // B rows [k0, k0 + k), columns [column, column + columns) as panels at `to`.
@@ -32,29 +29,39 @@ void pack_b(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t colu
   pack_columns<BFloat16>(b, k0, k, column, columns, to);
 }
 
+constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it saves
+
 int64_t panel_width() { return gemm_panel_width(); }
 
-template <class T>
-void copy_rows(const T* from, int64_t ld, int64_t rows, int64_t columns, float* to, int64_t ld_to) {
-  const hn::ScalableTag<float> d;
-  for (int64_t r = 0; r < rows; ++r, from += ld, to += ld_to)
-    for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from), to); });
-}
+// A's rows for one block of k: as they lie, widened, or packed by sixes.
+struct BlockOfA {
+  const float* data;
+  int64_t ld;
+  RowsOfA rows;
+};
 
-// A's part for one block of k as f32: where it lies when it can be read there, else a copy in this thread's memory.
-const float* block_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t& ld) {
-  const int64_t offset = a.transposed ? k0 * a.ld + row : row * a.ld + k0;
-  const bool spread = a.ld % 256 == 0 || (a.transposed && a.ld > 64);  // would fall into few cache sets
-  ld = a.ld;
-  if (a.dtype == kF32 && !spread) return static_cast<const float*>(a.data) + offset;
-  const int64_t lines = a.transposed ? k : rows, length = a.transposed ? rows : k;
-  ld = (length + 15) / 16 * 16 + 16;
-  float* to = local_buffer(LocalSlot::kA, lines * ld);
-  if (a.dtype == kF32)
-    copy_rows(static_cast<const float*>(a.data) + offset, a.ld, lines, length, to, ld);
-  else
-    copy_rows(static_cast<const BFloat16*>(a.data) + offset, a.ld, lines, length, to, ld);
-  return to;
+template <class T>
+BlockOfA block_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t columns) {
+  const T* from = static_cast<const T*>(a.data) + (a.transposed ? k0 * a.ld + row : row * a.ld + k0);
+  if (!a.transposed && columns <= kFewColumns) {
+    if constexpr (std::is_same_v<T, float>) return {from, a.ld, RowsOfA::kAsStored};
+    const hn::ScalableTag<float> d;
+    const int64_t ld = (k + 15) / 16 * 16 + 16;
+    float* to = local_buffer(LocalSlot::kA, rows * ld);
+    for (int64_t r = 0; r < rows; ++r)
+      for_vectors(d, 0, k, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from + r * a.ld), to + r * ld); });
+    return {to, ld, RowsOfA::kAsStored};
+  }
+  const int64_t six = k * kGemmRows, sixes = (rows + kGemmRows - 1) / kGemmRows;
+  float* to = local_buffer(LocalSlot::kA, sixes * six + 4);
+  for (int64_t i = 0; i < rows; i += kGemmRows) {
+    const int64_t count = std::min(kGemmRows, rows - i);
+    if (a.transposed)
+      pack_rows_transposed(from + i, a.ld, k, count, to + i * k);
+    else
+      pack_rows(from + i * a.ld, a.ld, k, count, to + i * k);
+  }
+  return {to, six, RowsOfA::kPacked};
 }
 
 void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to, bool add) {
@@ -84,19 +91,20 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
     const float* panels = packed == nullptr ? nullptr : packed + at * width;
-    int64_t stride = k * width, lda = 0;
+    int64_t stride = k * width;
     if (packed == nullptr) {
       float* own = local_buffer(LocalSlot::kB, (columns + width - 1) / width * width * depth);
       pack_b(p.b, k0 + at, depth, column, columns, own);
       panels = own;
       stride = depth * width;
     }
-    const float* a = block_of_a(p.a, row, rows, k0 + at, depth, lda);
+    const BlockOfA a = p.a.dtype == kF32 ? block_of_a<float>(p.a, row, rows, k0 + at, depth, columns)
+                                         : block_of_a<BFloat16>(p.a, row, rows, k0 + at, depth, columns);
     const bool add = !(first && at == 0) || (direct && p.accumulate);
-    if (p.a.transposed)
-      gemm_block<true>(rows, columns, depth, p.alpha, a, lda, panels, stride, add, c, ldc);
+    if (a.rows == RowsOfA::kPacked)
+      gemm_block<RowsOfA::kPacked>(rows, columns, depth, p.alpha, a.data, a.ld, panels, stride, add, c, ldc);
     else
-      gemm_block<false>(rows, columns, depth, p.alpha, a, lda, panels, stride, add, c, ldc);
+      gemm_block<RowsOfA::kAsStored>(rows, columns, depth, p.alpha, a.data, a.ld, panels, stride, add, c, ldc);
   }
   if (!direct && last)
     round_rows(c, ldc, rows, columns, static_cast<BFloat16*>(p.c) + row * p.ldc + column, p.ldc, p.accumulate);
