@@ -139,20 +139,27 @@ inline std::vector<autograd::Parameter*> adapter_parameters(Loaded& run, int id)
   return all;
 }
 
-// Forward and backward of a batch: the mean loss over its labels; gradients are left in the parameters.
-inline float loss_and_gradients(Loaded& run, const Batch& batch, int64_t chunk_rows = 7) {
-  autograd::Tape tape;
-  run.cx.set_tape(&tape);
+// Forward and backward of a batch in `cx` (the run's own, or one with another allocator): the mean loss over
+// its labels; gradients are left in the parameters.
+inline float loss_and_gradients(Loaded& run, const Batch& batch, autograd::Context& cx,
+                                int64_t chunk_rows = 7) {
   const nn::SequenceInput input = nn::packed_input(*run.allocator, batch.ids, batch.lengths);
-  const Variable h = run.model->forward(run.cx, input, nullptr);
-  const auto loss = ops::head_cross_entropy(
-      run.cx, h, run.model->head(run.cx, input.tokens()), i32(batch.rows, *run.allocator),
-      i32(batch.labels, *run.allocator), 1.0f / static_cast<float>(batch.rows.size()), chunk_rows);
+  const Tensor rows = i32(batch.rows, *run.allocator), labels = i32(batch.labels, *run.allocator);
   Tensor dy = Tensor::empty(*run.allocator, {1}, kF32, "dy");
   if (dy.raw() != nullptr) *dy.data<float>() = 1;
-  tape.backward(run.cx, loss.loss, dy);
-  run.cx.set_tape(nullptr);
-  return loss.loss.value().raw() == nullptr ? 0 : *loss.loss.value().data<float>();
+
+  autograd::Tape tape;
+  cx.set_tape(&tape);
+  const Variable h = run.model->forward(cx, input, nullptr);
+  const auto head = run.model->head(cx, input.tokens());
+  const float weight = 1.0f / static_cast<float>(std::max<size_t>(batch.rows.size(), 1));
+  const Variable loss = ops::head_cross_entropy(cx, h, head, rows, labels, weight, chunk_rows).loss;
+  tape.backward(cx, loss, dy);
+  cx.set_tape(nullptr);
+  return loss.value().raw() == nullptr ? 0 : *loss.value().data<float>();
+}
+inline float loss_and_gradients(Loaded& run, const Batch& batch) {
+  return loss_and_gradients(run, batch, run.cx);
 }
 
 }  // namespace nibble::models::test
