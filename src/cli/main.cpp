@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <new>
 
+#include "backend/kernel_slot.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -121,5 +122,7 @@ int run(const std::vector<std::string>& words) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, never the end of a training run
+  nibble::backend::register_cpu_kernels();
+  nibble::backend::register_cuda_kernels();
   return nibble::cli::run({argv + 1, argv + argc});
 }
