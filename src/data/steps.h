@@ -49,7 +49,8 @@ class StepStream {
   std::vector<double> weights_;
   StepOptions options_;
   mutable std::mutex mutex_;
-  mutable Layout cached_[2];
+  mutable Layout cached_[2];                          // of the epochs asked for last
+  mutable int64_t start_epoch_ = 0, start_step_ = 0;  // an epoch and the step it begins with
 };
 
 // The examples in order, in micro-batches: for evaluation.

@@ -1,0 +1,147 @@
+#include "data/steps.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/rng.h"
+
+namespace nibble::data {
+namespace {
+
+// Bins that are open at a time while packing: enough to fill the gaps, few enough that neighbours stay
+// neighbours.
+constexpr size_t kOpenBins = 64;
+
+void append(MicroBatch& micro, const EncodedExample& e) {
+  const auto base = static_cast<int32_t>(micro.ids.size());
+  micro.ids.insert(micro.ids.end(), e.ids.begin(), e.ids.end());
+  micro.lengths.push_back(static_cast<int32_t>(e.ids.size()));
+  for (size_t i = 1; i < e.ids.size(); ++i)
+    if (e.train[i] != 0) {
+      micro.label_rows.push_back(base + static_cast<int32_t>(i) - 1);
+      micro.labels.push_back(e.ids[i]);
+    }
+}
+
+}  // namespace
+
+StepStream::StepStream(const std::vector<EncodedExample>& examples, StepOptions options)
+    : StepStream(examples, std::vector<double>(examples.size(), 1.0), options) {}
+
+StepStream::StepStream(const std::vector<EncodedExample>& examples, std::vector<double> weights_by_example,
+                       StepOptions options)
+    : examples_(examples), weights_(std::move(weights_by_example)), options_(options) {
+  require(!examples_.empty(), "data", "there is no example to train on");
+  require(weights_.size() == examples_.size(), "data", "{} weights for {} examples", weights_.size(),
+          examples_.size());
+  require(options_.batch_size >= 1 && options_.accumulation >= 1, "data",
+          "batch size and accumulation should be at least 1, got {} and {}", options_.batch_size,
+          options_.accumulation);
+  for (const EncodedExample& e : examples_)
+    require(static_cast<int64_t>(e.ids.size()) <= options_.max_seq_length, e.source,
+            "has {} tokens where max_seq_length is {}", e.ids.size(), options_.max_seq_length);
+}
+
+// The examples of an epoch in its own random order, in bins of up to max_seq_length tokens. An example of
+// weight w comes floor(w) times and once more with probability w - floor(w).
+const StepStream::Layout& StepStream::layout(int64_t epoch) const {
+  Layout& slot = cached_[epoch % 2];
+  if (slot.epoch == epoch) return slot;
+  Layout fresh;
+  fresh.epoch = epoch;
+  const Rng draw(options_.seed, stream_id("data.weights") + static_cast<uint64_t>(epoch));
+  std::vector<int64_t> chosen;
+  for (size_t i = 0; i < examples_.size(); ++i) {
+    auto times = static_cast<int64_t>(std::floor(weights_[i]));
+    if (draw.uniform_double(i) < weights_[i] - std::floor(weights_[i])) ++times;
+    chosen.insert(chosen.end(), static_cast<size_t>(times), static_cast<int64_t>(i));
+  }
+  if (chosen.empty()) chosen.push_back(0);
+  const auto order = Rng(options_.seed, stream_id("data.order") + static_cast<uint64_t>(epoch))
+                         .permutation(static_cast<int64_t>(chosen.size()));
+
+  std::vector<std::pair<size_t, int64_t>> open;  // bin, room left; oldest first
+  for (const int64_t at : order) {
+    const int64_t example = chosen[static_cast<size_t>(at)];
+    const auto length = static_cast<int64_t>(examples_[static_cast<size_t>(example)].ids.size());
+    if (options_.packing) {
+      // Best fit among the open bins; ties go to the oldest.
+      auto best = open.end();
+      for (auto it = open.begin(); it != open.end(); ++it)
+        if (it->second >= length && (best == open.end() || it->second < best->second)) best = it;
+      if (best != open.end()) {
+        fresh.bins[best->first].push_back(example);
+        best->second -= length;
+        if (best->second < 2) open.erase(best);
+        continue;
+      }
+      if (open.size() == kOpenBins) open.erase(open.begin());
+      open.emplace_back(fresh.bins.size(), options_.max_seq_length - length);
+    }
+    fresh.bins.push_back({example});
+  }
+  slot = std::move(fresh);
+  return slot;
+}
+
+int64_t StepStream::steps_per_epoch() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto bins = static_cast<int64_t>(layout(0).bins.size());
+  const int64_t per_step = options_.batch_size * options_.accumulation;
+  return (bins + per_step - 1) / per_step;
+}
+
+StepBatch StepStream::step(int64_t index) const {
+  require(index >= 0, "data", "step {} does not exist", index);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t per_step = options_.batch_size * options_.accumulation;
+  const auto steps_of = [&](int64_t epoch) {
+    return (static_cast<int64_t>(layout(epoch).bins.size()) + per_step - 1) / per_step;
+  };
+  // Epochs may differ by a few bins, so steps are counted through; both layouts in use stay cached.
+  int64_t epoch = start_epoch_, first = start_step_;
+  if (index < first) epoch = first = 0;
+  while (index >= first + steps_of(epoch)) first += steps_of(epoch++);
+  start_epoch_ = epoch;
+  start_step_ = first;
+
+  const auto& bins = layout(epoch).bins;
+  const auto total = static_cast<int64_t>(bins.size());
+  int64_t bin = (index - first) * per_step;
+  const int64_t end = std::min(total, bin + per_step);
+  StepBatch batch;
+  batch.epoch = static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(total);
+  while (bin < end) {
+    MicroBatch micro;
+    for (int64_t i = 0; i < options_.batch_size && bin < end; ++i, ++bin)
+      for (const int64_t e : bins[static_cast<size_t>(bin)]) append(micro, examples_[static_cast<size_t>(e)]);
+    batch.tokens += static_cast<int64_t>(micro.ids.size());
+    batch.trained_tokens += static_cast<int64_t>(micro.labels.size());
+    batch.micro.push_back(std::move(micro));
+  }
+  return batch;
+}
+
+double StepStream::fill() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  int64_t tokens = 0;
+  const auto& bins = layout(0).bins;
+  for (const auto& bin : bins)
+    for (const int64_t e : bin) tokens += static_cast<int64_t>(examples_[static_cast<size_t>(e)].ids.size());
+  return static_cast<double>(tokens) /
+         static_cast<double>(static_cast<int64_t>(bins.size()) * options_.max_seq_length);
+}
+
+std::vector<MicroBatch> sequential_batches(const std::vector<EncodedExample>& examples,
+                                           int64_t tokens_per_batch) {
+  std::vector<MicroBatch> batches;
+  for (const EncodedExample& e : examples) {
+    if (batches.empty() || static_cast<int64_t>(batches.back().ids.size() + e.ids.size()) > tokens_per_batch)
+      batches.emplace_back();
+    append(batches.back(), e);
+  }
+  return batches;
+}
+
+}  // namespace nibble::data
