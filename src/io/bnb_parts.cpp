@@ -113,9 +113,7 @@ std::string bnb_quant_state(const quant::Weight& w) {
     state["nested_dtype"] = "float32";
     state["nested_offset"] = static_cast<double>(w.nested_offset);
   }
-  std::string text = state.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  return text;
+  return state.dump();
 }
 
 }  // namespace nibble::io
