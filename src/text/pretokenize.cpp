@@ -207,7 +207,9 @@ std::unique_ptr<PreTokenizer> make(const Json& spec, const std::string& where, i
                                                                             : SplitBehavior::kContiguous);
   }
   if (type == "Whitespace") {
-    return std::make_unique<RegexSplit>(Regex(R"(\w+|[^\w\s]+)", where), SplitBehavior::kRemoved, true);
+    // \w+|[^\w\s]+ with the \w of Rust, which has the joiners.
+    return std::make_unique<RegexSplit>(Regex(R"([\w\p{Join_Control}]+|[^\w\s\p{Join_Control}]+)", where),
+                                        SplitBehavior::kRemoved, true);
   }
   if (type == "WhitespaceSplit")
     return std::make_unique<CharacterSplit>(is_white_space, SplitBehavior::kRemoved);

@@ -57,11 +57,11 @@ std::string translate(std::string_view pattern) {
           out += "\\P{White_Space}";
           break;
         case 'w':
-          out += depth > 0 ? "\\p{L}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{L}\\p{M}\\p{Nd}\\p{Pc}]";
+          out += depth > 0 ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
           break;
         case 'W':
           if (depth == 0) {
-            out += "[^\\p{L}\\p{M}\\p{Nd}\\p{Pc}]";
+            out += "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
             break;
           }
           [[fallthrough]];
