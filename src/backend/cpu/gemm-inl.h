@@ -42,17 +42,17 @@ HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t column
   }
 }
 
-// One panel from rows of Bᵀ [n, k]: 4 x 4 transpositions.
+// One panel from rows of Bᵀ [n, k]: 4 x 4 transpositions, a few steps of k at a time so that what is written stays near.
 template <class T>
 HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int64_t columns, float* to) {
   const hn::CappedTag<float, 4> d;
-  const int64_t width = gemm_panel_width();
-  int64_t j = 0;
-  if (hn::Lanes(d) == 4) {
-    for (; j + 4 <= std::min(columns, width); j += 4) {
+  const int64_t width = gemm_panel_width(), whole = std::min(columns, width) / 4 * 4;
+  constexpr int64_t kSteps = 32;
+  for (int64_t p0 = 0; p0 < k; p0 += kSteps, from += kSteps, to += kSteps * width) {
+    const int64_t steps = std::min(kSteps, k - p0), fours = steps / 4 * 4;
+    for (int64_t j = 0; j < whole; j += 4) {
       const T* rows = from + j * ld;
-      int64_t p = 0;
-      for (; p + 4 <= k; p += 4) {
+      for (int64_t p = 0; p < fours; p += 4) {
         const auto r0 = load_f32(d, rows + p), r1 = load_f32(d, rows + ld + p);
         const auto r2 = load_f32(d, rows + 2 * ld + p), r3 = load_f32(d, rows + 3 * ld + p);
         const auto a = hn::InterleaveLower(d, r0, r2), b = hn::InterleaveLower(d, r1, r3);
@@ -63,12 +63,12 @@ HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int6
         hn::StoreU(hn::InterleaveLower(d, c, e), d, o + 2 * width);
         hn::StoreU(hn::InterleaveUpper(d, c, e), d, o + 3 * width);
       }
-      for (; p < k; ++p)
+      for (int64_t p = fours; p < steps; ++p)
         for (int64_t i = 0; i < 4; ++i) to[p * width + j + i] = widen(rows[i * ld + p]);
     }
+    for (int64_t j = whole; j < width; ++j)
+      for (int64_t p = 0; p < steps; ++p) to[p * width + j] = j < columns ? widen(from[j * ld + p]) : 0.0f;
   }
-  for (; j < width; ++j)
-    for (int64_t p = 0; p < k; ++p) to[p * width + j] = j < columns ? widen(from[j * ld + p]) : 0.0f;
 }
 
 // Six rows of A [m, k] side by side: to[p * 6 + i] = a[i, p]. Writes up to four values beyond k * 6.
@@ -76,7 +76,7 @@ template <class T>
 HWY_INLINE void pack_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
   const hn::CappedTag<float, 4> d;
   int64_t p = 0;
-  if (rows == kGemmRows && hn::Lanes(d) == 4) {
+  if (rows == kGemmRows) {
     for (; p + 4 <= k; p += 4) {
       const T* at = from + p;
       const auto r0 = load_f32(d, at), r1 = load_f32(d, at + ld), r2 = load_f32(d, at + 2 * ld);
@@ -104,7 +104,7 @@ template <class T>
 HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
   const hn::CappedTag<float, 4> d4;
   const hn::CappedTag<float, 2> d2;
-  if (rows == kGemmRows && hn::Lanes(d4) == 4) {
+  if (rows == kGemmRows) {
     for (int64_t p = 0; p < k; ++p, from += ld, to += kGemmRows) {
       hn::StoreU(load_f32(d4, from), d4, to);
       hn::StoreU(load_f32(d2, from + 4), d2, to + 4);

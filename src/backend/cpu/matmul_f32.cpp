@@ -30,38 +30,41 @@ void pack_b(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t colu
 }
 
 constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it saves
+constexpr int64_t kChunk = 512;      // a multiple of every panel width
 
 int64_t panel_width() { return gemm_panel_width(); }
 
-// A's rows for one block of k: as they lie, widened, or packed by sixes.
-struct BlockOfA {
+// The rows of A that one tile needs, as f32: read as they lie, widened, or packed by sixes within each block of k.
+struct TileOfA {
   const float* data;
-  int64_t ld;
-  RowsOfA rows;
+  int64_t ld;  // 0: packed
 };
 
 template <class T>
-BlockOfA block_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t columns) {
+TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block, int64_t columns) {
   const T* from = static_cast<const T*>(a.data) + (a.transposed ? k0 * a.ld + row : row * a.ld + k0);
   if (!a.transposed && columns <= kFewColumns) {
-    if constexpr (std::is_same_v<T, float>) return {from, a.ld, RowsOfA::kAsStored};
+    if constexpr (std::is_same_v<T, float>) return {from, a.ld};
     const hn::ScalableTag<float> d;
     const int64_t ld = (k + 15) / 16 * 16 + 16;
     float* to = local_buffer(LocalSlot::kA, rows * ld);
     for (int64_t r = 0; r < rows; ++r)
       for_vectors(d, 0, k, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from + r * a.ld), to + r * ld); });
-    return {to, ld, RowsOfA::kAsStored};
+    return {to, ld};
   }
-  const int64_t six = k * kGemmRows, sixes = (rows + kGemmRows - 1) / kGemmRows;
-  float* to = local_buffer(LocalSlot::kA, sixes * six + 4);
-  for (int64_t i = 0; i < rows; i += kGemmRows) {
-    const int64_t count = std::min(kGemmRows, rows - i);
-    if (a.transposed)
-      pack_rows_transposed(from + i, a.ld, k, count, to + i * k);
-    else
-      pack_rows(from + i * a.ld, a.ld, k, count, to + i * k);
+  const int64_t padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  float* to = local_buffer(LocalSlot::kA, padded * k + 4);
+  for (int64_t p = 0; p < k; p += block) {
+    const int64_t depth = std::min(block, k - p);
+    for (int64_t i = 0; i < rows; i += kGemmRows) {
+      const int64_t count = std::min(kGemmRows, rows - i);
+      if (a.transposed)
+        pack_rows_transposed(from + p * a.ld + i, a.ld, depth, count, to + padded * p + i * depth);
+      else
+        pack_rows(from + i * a.ld + p, a.ld, depth, count, to + padded * p + i * depth);
+    }
   }
-  return {to, six, RowsOfA::kPacked};
+  return {to, 0};
 }
 
 void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to, bool add) {
@@ -73,41 +76,43 @@ void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BF
     });
 }
 
-// C[row.., column..] of one tile. packed: panels of the tile's columns over [k0, k0 + k), or null: packed here.
-// wide: f32 sums of C over several calls (its own [.., ld_wide]), or null when this call covers all of k.
+// C[row.., column..] of one tile over [k0, k0 + k). packed: panels of B's columns, or null: packed here.
+// wide: f32 sums of C over several calls (rows ld_wide apart), or null when this call covers all of k.
 void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k, int64_t block,
           const float* packed, float* wide, int64_t ld_wide) {
-  const int64_t width = gemm_panel_width();
+  const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.k;
-  float* c = wide;
-  int64_t ldc = ld_wide;
-  if (direct) {
-    c = static_cast<float*>(p.c) + row * p.ldc + column;
-    ldc = p.ldc;
-  } else if (wide == nullptr) {
-    ldc = (columns + 15) / 16 * 16 + 16;
-    c = local_buffer(LocalSlot::kC, rows * ldc);
-  }
-  for (int64_t at = 0; at < k; at += block) {
-    const int64_t depth = std::min(block, k - at);
-    const float* panels = packed == nullptr ? nullptr : packed + at * width;
-    int64_t stride = k * width;
-    if (packed == nullptr) {
-      float* own = local_buffer(LocalSlot::kB, (columns + width - 1) / width * width * depth);
-      pack_b(p.b, k0 + at, depth, column, columns, own);
-      panels = own;
-      stride = depth * width;
+  const TileOfA a = p.a.dtype == kF32 ? tile_of_a<float>(p.a, row, rows, k0, k, block, columns)
+                                      : tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
+  // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
+  for (int64_t j = 0; j < columns; j += kChunk) {
+    const int64_t count = std::min(kChunk, columns - j);
+    const int64_t offset = row * p.ldc + column + j;
+    float* c = direct ? static_cast<float*>(p.c) + offset : wide + j;
+    int64_t ldc = direct ? p.ldc : ld_wide;
+    if (!direct && wide == nullptr) {
+      ldc = kChunk + 16;
+      c = local_buffer(LocalSlot::kC, rows * ldc);
     }
-    const BlockOfA a = p.a.dtype == kF32 ? block_of_a<float>(p.a, row, rows, k0 + at, depth, columns)
-                                         : block_of_a<BFloat16>(p.a, row, rows, k0 + at, depth, columns);
-    const bool add = !(first && at == 0) || (direct && p.accumulate);
-    if (a.rows == RowsOfA::kPacked)
-      gemm_block<RowsOfA::kPacked>(rows, columns, depth, p.alpha, a.data, a.ld, panels, stride, add, c, ldc);
-    else
-      gemm_block<RowsOfA::kAsStored>(rows, columns, depth, p.alpha, a.data, a.ld, panels, stride, add, c, ldc);
+    for (int64_t at = 0; at < k; at += block) {
+      const int64_t depth = std::min(block, k - at);
+      const float* panels = packed + j * k + at * width;
+      int64_t stride = k * width;
+      if (packed == nullptr) {
+        float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * width * depth);
+        pack_b(p.b, k0 + at, depth, column + j, count, own);
+        panels = own;
+        stride = depth * width;
+      }
+      const bool add = !(first && at == 0) || (direct && p.accumulate);
+      if (a.ld == 0)
+        gemm_block<RowsOfA::kPacked>(rows, count, depth, p.alpha, a.data + padded * at, kGemmRows * depth, panels, stride, add,
+                                     c, ldc);
+      else
+        gemm_block<RowsOfA::kAsStored>(rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride, add, c, ldc);
+    }
+    if (!direct && last) round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
-  if (!direct && last)
-    round_rows(c, ldc, rows, columns, static_cast<BFloat16*>(p.c) + row * p.ldc + column, p.ldc, p.accumulate);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE
@@ -121,9 +126,9 @@ HWY_EXPORT(tile);
 
 namespace {
 
-constexpr int64_t kBlock = 320;        // k of one pass: a panel of B and six rows of A stay in the first-level cache
-constexpr int64_t kTileRows = 120;     // rows of A of one tile stay in the second-level cache
-constexpr int64_t kFewRows = 96;       // up to here the columns are divided among threads
+constexpr int64_t kBlock = 384;        // k of one pass: a panel of B and six rows of A stay in the first-level cache
+constexpr int64_t kTileRows = 96;      // rows of A of one tile stay in the second-level cache
+constexpr int64_t kFewRows = 96;       // up to here columns are divided among threads
 constexpr int64_t kSlice = 2048;       // columns of B packed at a time
 constexpr int64_t kPacked = 2 << 20;   // values of B packed at a time: 8 MB
 
@@ -155,7 +160,7 @@ void multiply_f32(Stream& stream, const Product& p) {
   if (!few)
     packed = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, static_cast<size_t>(divide(slice, width) * width * slab) * 4));
   if (few) {
-    const int64_t columns = std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 256);
+    const int64_t columns = std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 512);
     parallel_for(p.n, columns, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, p.k, block, nullptr, nullptr, 0);
     });
