@@ -1,0 +1,20 @@
+// The rows of registry.cpp, and what their files share.
+#pragma once
+#include "base/error.h"
+#include "data/formats.h"
+
+namespace nibble::data {
+
+extern const DataFormat kMessages, kShareGpt, kAlpaca, kPromptCompletion, kOasst1, kHhRlhf, kText;
+
+// A member that must be text. Errors: Error{source} naming the field and what came.
+std::string text_field(const Json& record, const char* key, const std::string& source);
+// The same, "" when it is missing or null.
+std::string optional_text(const Json& record, const char* key, const std::string& source);
+bool has_text(const Json& record, const char* key);
+
+// A conversation whose assistant turns are learned. Errors: Error{source} for a turn without role or content,
+// an unknown role, or a conversation without an assistant's turn.
+Example conversation(Json messages, const std::string& source);
+
+}  // namespace nibble::data
