@@ -5,31 +5,6 @@
 namespace nibble::models::test {
 namespace {
 
-// The weights of another source and, beside them, the bias vectors of the variants that have them.
-class WithBiases : public io::WeightSource {
- public:
-  // only_qkv: Qwen2 has none elsewhere.
-  WithBiases(std::shared_ptr<const io::WeightSource> weights, bool only_qkv)
-      : weights_(std::move(weights)),
-        biases_(io::SafetensorsFile::open(kTiny + "/biases.safetensors")),
-        only_qkv_(only_qkv) {}
-  bool has(const std::string& name) const override { return is_bias(name) || weights_->has(name); }
-  quant::Weight read(const std::string& name) const override {
-    return is_bias(name) ? quant::dense_weight(biases_.tensor(name)) : weights_->read(name);
-  }
-  std::vector<io::WeightInfo> list() const override { return weights_->list(); }
-
- private:
-  bool is_bias(const std::string& name) const {
-    if (biases_.find(name) == nullptr) return false;
-    return !only_qkv_ || name.ends_with("q_proj.bias") || name.ends_with("k_proj.bias") ||
-           name.ends_with("v_proj.bias");
-  }
-  std::shared_ptr<const io::WeightSource> weights_;
-  io::SafetensorsFile biases_;
-  bool only_qkv_;
-};
-
 TEST(Llama, LogitsEqualTransformers) {
   const Json cases = read_json(kTiny + "/cases.json");
   const Batch batch = batch_of(cases["sequences"], cases["labels"]);
