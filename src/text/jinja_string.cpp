@@ -32,7 +32,8 @@ void append_lower(std::string& out, char32_t c) {
 }
 
 // Calls visit(code point, its bytes, its run) for each code point.
-template <class F> void for_each_code_point(const Str& s, F visit) {
+template <class F>
+void for_each_code_point(const Str& s, F visit) {
   size_t run = 0;
   for (size_t at = 0; at < s.size();) {
     size_t length = 0;
@@ -47,7 +48,8 @@ template <class F> void for_each_code_point(const Str& s, F visit) {
 
 void Budget::charge(size_t steps) {
   left_ -= static_cast<int64_t>(std::min<size_t>(steps, kSteps + 1));
-  if (left_ < 0) throw Fault{"the template needs more than 1,000,000 steps for these messages; does it loop without end?"};
+  if (left_ < 0)
+    throw Fault{"the template needs more than 1,000,000 steps for these messages; does it loop without end?"};
 }
 
 void Budget::require_size(size_t bytes) const {
@@ -116,7 +118,8 @@ size_t code_point_offset(std::string_view text, size_t index) {
 
 bool is_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
 }
 
 bool is_alpha(char32_t c) {
@@ -151,7 +154,8 @@ size_t find(std::string_view text, std::string_view what, size_t from) {
   if (from > text.size()) return std::string_view::npos;
   if (what.empty()) return from;
   const void* hit = memmem(text.data() + from, text.size() - from, what.data(), what.size());
-  return hit == nullptr ? std::string_view::npos : static_cast<size_t>(static_cast<const char*>(hit) - text.data());
+  return hit == nullptr ? std::string_view::npos
+                        : static_cast<size_t>(static_cast<const char*>(hit) - text.data());
 }
 
 size_t rfind(std::string_view text, std::string_view what) {
@@ -217,7 +221,8 @@ Str replace(const Str& s, std::string_view from, const Str& to, int64_t limit, B
   return out;
 }
 
-std::vector<Str> split(const Str& s, const std::string_view* separator, int64_t limit, bool from_right, Budget& budget) {
+std::vector<Str> split(const Str& s, const std::string_view* separator, int64_t limit, bool from_right,
+                       Budget& budget) {
   budget.charge_text(s);
   // Pieces as [begin, end): found from the left, or from the right and then turned around.
   std::vector<std::pair<size_t, size_t>> pieces;
@@ -285,7 +290,8 @@ std::vector<Str> split_lines(const Str& s, bool keep_ends, Budget& budget) {
   for (size_t at = 0; at < s.size();) {
     size_t n = 0;
     const char32_t c = code_point_at(s.bytes, at, n);
-    const bool ends = (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+    const bool ends =
+        (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
     size_t next = at + n;
     if (ends && c == '\r' && next < s.size() && s.bytes[next] == '\n') ++next;
     if (ends) {
@@ -330,7 +336,8 @@ Str change_case(const Str& s, Case how) {
         }
         if (how == Case::kCapitalize) start = false;
         if (how == Case::kTitle) start = !is_cased(c);
-        if (how == Case::kWordTitle) start = is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
+        if (how == Case::kWordTitle)
+          start = is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
         break;
     }
     append(out, mapped, run);
@@ -339,7 +346,8 @@ Str change_case(const Str& s, Case how) {
 }
 
 void append_repr(Str& to, const Str& s) {
-  const bool double_quotes = s.bytes.find('\'') != std::string::npos && s.bytes.find('"') == std::string::npos;
+  const bool double_quotes =
+      s.bytes.find('\'') != std::string::npos && s.bytes.find('"') == std::string::npos;
   const char quote = double_quotes ? '"' : '\'';
   const Run first = s.runs.empty() ? Run{} : s.runs.front();
   append(to, std::string_view(&quote, 1), first);
@@ -350,9 +358,10 @@ void append_repr(Str& to, const Str& s) {
     } else if (c == '\n' || c == '\r' || c == '\t') {
       append(to, c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t", run);
     } else if (!is_printable(c)) {
-      append(to, c < 0x100 ? fmt::format("\\x{:02x}", static_cast<uint32_t>(c))
-                 : c < 0x10000 ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c))
-                               : fmt::format("\\U{:08x}", static_cast<uint32_t>(c)),
+      append(to,
+             c < 0x100     ? fmt::format("\\x{:02x}", static_cast<uint32_t>(c))
+             : c < 0x10000 ? fmt::format("\\u{:04x}", static_cast<uint32_t>(c))
+                           : fmt::format("\\U{:08x}", static_cast<uint32_t>(c)),
              run);
     } else {
       append(to, bytes, run);
@@ -365,7 +374,14 @@ Str escape_html(const Str& s) {
   Str out;
   out.markup = true;
   for_each_code_point(s, [&](char32_t c, std::string_view bytes, const Run& run) {
-    append(out, c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '\'' ? "&#39;" : c == '"' ? "&#34;" : bytes, run);
+    append(out,
+           c == '&'    ? "&amp;"
+           : c == '<'  ? "&lt;"
+           : c == '>'  ? "&gt;"
+           : c == '\'' ? "&#39;"
+           : c == '"'  ? "&#34;"
+                       : bytes,
+           run);
   });
   return out;
 }

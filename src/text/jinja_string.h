@@ -1,8 +1,9 @@
 // Strings of the template interpreter: UTF-8 bytes and, for every byte, where it came from.
 //
-// All operations follow Python's str (code points, Unicode white space) and carry the provenance of what they keep.
-// Strings are immutable once a Value points at them; positions are bytes unless a name says code points.
-// Case mapping is Unicode's simple one, plus "ß" to "SS": titlecase ligatures and final sigma differ from Python.
+// All operations follow Python's str (code points, Unicode white space) and carry the provenance of what they
+// keep. Strings are immutable once a Value points at them; positions are bytes unless a name says code
+// points. Case mapping is Unicode's simple one, plus "ß" to "SS": titlecase ligatures and final sigma differ
+// from Python.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -91,7 +92,8 @@ enum class Side : uint8_t { kLeft = 1, kRight = 2, kBoth = 3 };
 Str strip(const Str& s, Side side, const std::string_view* chars);
 Str replace(const Str& s, std::string_view from, const Str& to, int64_t limit, Budget& budget);
 // `separator` null: runs of white space. limit < 0: no limit.
-std::vector<Str> split(const Str& s, const std::string_view* separator, int64_t limit, bool from_right, Budget& budget);
+std::vector<Str> split(const Str& s, const std::string_view* separator, int64_t limit, bool from_right,
+                       Budget& budget);
 std::vector<Str> split_lines(const Str& s, bool keep_ends, Budget& budget);
 
 enum class Case : uint8_t { kUpper, kLower, kSwap, kCapitalize, kTitle, kWordTitle };

@@ -1,8 +1,8 @@
 // Values of the template interpreter, with Python's behaviour: truth, equality, order, str() and repr().
 //
-// A Value is a small handle; what it points at lives in the Arena of one rendering and goes with it, so cycles through
-// namespaces cost nothing and nothing is freed recursively. Lists, tuples and dicts never change after they were made
-// (Transformers renders in an immutable sandbox).
+// A Value is a small handle; what it points at lives in the Arena of one rendering and goes with it, so
+// cycles through namespaces cost nothing and nothing is freed recursively. Lists, tuples and dicts never
+// change after they were made (Transformers renders in an immutable sandbox).
 #pragma once
 #include <fmt/core.h>
 
@@ -14,16 +14,26 @@
 
 namespace nibble::text::jinja {
 
-template <class... Args> [[noreturn]] void fault(fmt::format_string<Args...> format, Args&&... args) {
+template <class... Args>
+[[noreturn]] void fault(fmt::format_string<Args...> format, Args&&... args) {
   throw Fault{fmt::format(format, std::forward<Args>(args)...)};
 }
 
 enum class Kind : uint8_t {
-  kUndefined, kNone, kBool, kInt, kFloat, kString,
-  kList, kTuple,
+  kUndefined,
+  kNone,
+  kBool,
+  kInt,
+  kFloat,
+  kString,
+  kList,
+  kTuple,
   kView,       // range(), dict.keys() …: has a length, can be looped over again
   kGenerator,  // what map() and select() give: always true, without length, used up by the first loop
-  kDict, kNamespace, kLoop, kFunction,
+  kDict,
+  kNamespace,
+  kLoop,
+  kFunction,
 };
 
 struct List;
@@ -40,7 +50,7 @@ struct Value {
     int64_t integer;
     double real;
     const Str* string;
-    List* list;                    // kList, kTuple, kView, kGenerator
+    List* list;  // kList, kTuple, kView, kGenerator
     const Dict* dict;
     Namespace* names;
     const LoopState* loop;
@@ -59,7 +69,7 @@ struct Value {
 
 struct List {
   std::vector<Value> items;
-  size_t used = 0;                // kGenerator: items already taken
+  size_t used = 0;                 // kGenerator: items already taken
   std::string_view type = "list";  // Python's name of a view: "range", "dict_keys" …
 };
 
@@ -70,6 +80,25 @@ struct Dict {
 
 struct Namespace {
   std::vector<std::pair<std::string, Value>> entries;
+};
+
+struct LoopState {
+  const std::vector<Value>* items = nullptr;
+  size_t index = 0;
+};
+
+struct Node;
+struct Scope;
+
+// Something that can be called.
+struct Function {
+  enum class Type : uint8_t { kGlobal, kMethod, kMacro, kCycle, kForbidden };
+  Type type = Type::kGlobal;
+  std::string_view name;        // of a global or method; it outlives the rendering
+  Value self;                   // kMethod
+  const Node* macro = nullptr;  // kMacro: a macro or the body of {% call %}, which sees `scope`
+  Scope* scope = nullptr;
+  const LoopState* loop = nullptr;  // kCycle
 };
 
 Value undefined(const std::string* name = nullptr);
@@ -100,7 +129,7 @@ class Arena {
   std::deque<Namespace> spaces_;
 };
 
-// `for` over the messages themselves marks item i as message i; `role_of` < 0 elsewhere.
+// JSON as the template sees it; of the messages, each keeps its index, and its role the origin kRole.
 Value from_json(Arena& arena, const Json& json, Mark mark);
 Value messages_from_json(Arena& arena, const Json& messages);
 
@@ -123,7 +152,8 @@ std::string repr_float(double v);
 
 // len(), or a fault.
 int64_t length(const Value& v);
-// What a for loop sees: items of a list, characters of a string, keys of a dict, nothing of undefined. Uses generators up.
+// What a for loop sees: items of a list, characters of a string, keys of a dict, nothing of undefined. Uses
+// generators up.
 std::vector<Value> iterate(Arena& arena, const Value& v);
 bool contains(Arena& arena, const Value& container, const Value& item);
 
