@@ -2,7 +2,6 @@
 // Nothing is cut, dropped or left untrained silently: the report counts everything, and what the options do not allow
 // is an error that names the key that decides.
 #pragma once
-#include <functional>
 #include <memory>
 #include <optional>
 
@@ -47,6 +46,7 @@ struct DataReport {
 
 struct Dataset {
   std::vector<EncodedExample> train, eval;
+  std::vector<double> train_weights;   // of its source, per example: how often an epoch draws it
   std::vector<Example> preview;        // the first training example, for the gate and `inspect data`
   DataReport report;
 };
@@ -62,6 +62,9 @@ class Encoder {
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
+  // A conversation for a model without a template: "### Human: …\n### Assistant: …", as the reference trains OASST1.
+  static std::vector<Segment> plain_conversation(const Example& example);
+
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::shared_ptr<const text::ChatTemplate> chat_template_;
 };

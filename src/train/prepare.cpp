@@ -38,7 +38,7 @@ data::StepOptions Prepared::step_options() const {
           .seed = static_cast<uint64_t>(recipe.seed)};
 }
 
-data::StepStream Prepared::steps() const { return {dataset.train, step_options()}; }
+data::StepStream Prepared::steps() const { return {dataset.train, dataset.train_weights, step_options()}; }
 
 StepShape Prepared::shape() const {
   StepShape shape;
