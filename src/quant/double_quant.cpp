@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "base/reduce.h"
 #include "quant/parts.h"
 
@@ -27,31 +27,39 @@ const std::array<float, 255>& midpoints() {
   return points;
 }
 
+// How many midpoints lie below x, without branches that would be mispredicted.
+uint8_t nearest_code(const std::array<float, 255>& points, float x) {
+  size_t below = 0;
+  for (size_t step = 128; step > 0; step /= 2) below += points[below + step - 1] < x ? step : 0;
+  return static_cast<uint8_t>(below);
+}
+
+void quantize_group(std::span<const float> absmax, float offset, uint8_t* codes, float* nested_absmax) {
+  float largest = 0;
+  for (const float a : absmax) {
+    const float magnitude = std::abs(a - offset);
+    largest = magnitude > largest || std::isnan(magnitude) ? magnitude : largest;
+  }
+  *nested_absmax = largest;
+  const float scale = 1.0f / largest;
+  for (size_t i = 0; i < absmax.size(); ++i)
+    codes[i] = largest == 0 ? kZeroCode : nearest_code(midpoints(), (absmax[i] - offset) * scale);
+}
+
 }  // namespace
 
 float double_quantize(std::span<const float> absmax, uint8_t* codes, float* nested_absmax) {
   if (absmax.empty()) return 0;
   const std::vector<double> wide(absmax.begin(), absmax.end());
   const auto offset = static_cast<float>(tree_sum<double>(wide) / static_cast<double>(absmax.size()));
-  const auto& points = midpoints();
   const auto n = static_cast<int64_t>(absmax.size());
-  for (int64_t begin = 0; begin < n; begin += kNestedBlock) {
-    const int64_t end = std::min(n, begin + kNestedBlock);
-    float largest = 0;
-    for (int64_t i = begin; i < end; ++i) {
-      const float a = std::abs(absmax[static_cast<size_t>(i)] - offset);
-      largest = a > largest || std::isnan(a) ? a : largest;
+  parallel_for(n, 16 * kNestedBlock, [&](int64_t from, int64_t until) {
+    for (int64_t begin = from; begin < until; begin += kNestedBlock) {
+      const int64_t count = std::min(until - begin, kNestedBlock);
+      quantize_group(absmax.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), offset,
+                     codes + begin, nested_absmax + begin / kNestedBlock);
     }
-    nested_absmax[begin / kNestedBlock] = largest;
-    const float scale = 1.0f / largest;
-    for (int64_t i = begin; i < end; ++i) {
-      const float x = (absmax[static_cast<size_t>(i)] - offset) * scale;
-      codes[i] =
-          largest == 0
-              ? kZeroCode
-              : static_cast<uint8_t>(std::lower_bound(points.begin(), points.end(), x) - points.begin());
-    }
-  }
+  });
   return offset;
 }
 

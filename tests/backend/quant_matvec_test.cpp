@@ -40,9 +40,9 @@ void expect_close(const std::vector<float>& got, const std::vector<float>& x, co
 TEST(WeightMatvec, EqualsTheProductWithDecodedValues) {
   on_every_target([] {
     Stream stream(host_allocator());
-    for (const int64_t cols : {33, 64, 512, 2304}) {
+    for (const int64_t cols : {33, 512, 2304}) {
       for (const auto& [name, w] : every_weight(8, cols)) {
-        for (const int64_t count : {1, 3, 5, 16}) {
+        for (const int64_t count : cols == 33 ? std::vector<int64_t>{1, 16} : std::vector<int64_t>{1, 6}) {
           for (const DType in : {kF32, kBF16}) {
             const DType out = count % 2 == 0 ? kBF16 : kF32;
             const Tensor x = tensor_of(normal_values(count * cols, 7), {count, cols}, in);

@@ -30,28 +30,63 @@ float magnitude_of(const float* v, int64_t n) {
   return bits > 0x7F800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
 }
 
-// Number of thresholds below each value (15 for NaN) -> its code.
+// How many thresholds lie below each value, 15 for NaN: a binary search whose later steps look thresholds up
+// by lane, or where vectors are too short for that one comparison per threshold.
+class ThresholdCount {
+ public:
+  explicit ThresholdCount(const std::array<float, 15>& t) : t_(t) {
+    for (size_t i = 0; i < 8; ++i) {
+      third_[i] = t[4 * (i % 4) + 1];
+      last_[i] = t[2 * i];
+    }
+  }
+  HWY_INLINE hn::Vec<I32> operator()(VF32 x) const {
+    const F32 d;
+    const I32 di;
+    if constexpr (kLanesF32 == 8) {
+      const auto one = hn::Set(di, 1);
+      // 1 where !(x <= t), so that NaN goes up at every step.
+      const auto above = [&](VF32 t) HWY_ATTR {
+        return hn::Add(one, hn::BitCast(di, hn::VecFromMask(d, hn::Le(x, t))));
+      };
+      const auto low = hn::Le(x, hn::Set(d, t_[7]));
+      auto count = hn::Add(one, hn::BitCast(di, hn::VecFromMask(d, low)));
+      count =
+          hn::Add(hn::Add(count, count), above(hn::IfThenElse(low, hn::Set(d, t_[3]), hn::Set(d, t_[11]))));
+      const auto third = hn::TableLookupLanes(hn::Load(d, third_), hn::IndicesFromVec(d, count));
+      count = hn::Add(hn::Add(count, count), above(third));
+      const auto last = hn::TableLookupLanes(hn::Load(d, last_), hn::IndicesFromVec(d, count));
+      return hn::Add(hn::Add(count, count), above(last));
+    } else {
+      auto count = hn::Set(di, 15);
+      for (const float t : t_)  // a true mask is -1
+        count = hn::Add(count, hn::BitCast(di, hn::VecFromMask(d, hn::Le(x, hn::Set(d, t)))));
+      return count;
+    }
+  }
+
+ private:
+  static constexpr size_t kLanesF32 = HWY_MIN(HWY_LANES(float), 8);
+  const std::array<float, 15>& t_;
+  HWY_ALIGN float third_[8], last_[8];
+};
+
+// Values of one block to codes; codes has room for whole vectors of 16.
 void code_values(const quant::Codebook4& book, const float* v, int64_t n, bool full, float absmax,
                  uint8_t* codes) {
   const F32 d;
-  const I32 di;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto fifteen = hn::Set(di, 15);
   const auto factor = hn::Set(d, full ? 1.0f / absmax : absmax);
+  const ThresholdCount count(book.thresholds);
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    const auto raw = hn::LoadU(d, v + i);
-    const auto x = full ? hn::Mul(raw, factor) : hn::Div(raw, factor);
-    auto count = fifteen;
-    for (size_t t = 0; t < 15; ++t)  // a true mask is -1
-      count = hn::Add(count, hn::BitCast(di, hn::VecFromMask(d, hn::Le(x, hn::Set(d, book.thresholds[t])))));
-    hn::StoreU(hn::DemoteTo(U8(), count), U8(), codes + i);
+    const auto x = full ? hn::Mul(hn::LoadU(d, v + i), factor) : hn::Div(hn::LoadU(d, v + i), factor);
+    hn::StoreU(hn::DemoteTo(U8(), count(x)), U8(), codes + i);
   }
   for (; i < n; ++i) {
     const float x = full ? v[i] * (1.0f / absmax) : v[i] / absmax;
-    int count = 15;
-    for (const float t : book.thresholds) count -= x <= t ? 1 : 0;
-    codes[i] = static_cast<uint8_t>(count);
+    codes[i] = 15;
+    for (const float t : book.thresholds) codes[i] = static_cast<uint8_t>(codes[i] - (x <= t ? 1 : 0));
   }
   const auto order = hn::LoadU(B8(), book.order.data());
   for (i = 0; i < n; i += 16)

@@ -6,8 +6,8 @@
 
 #include "backend/cpu/block_scales.h"
 #include "backend/cpu/convert.h"
-#include "backend/kernels/matvec.h"
 #include "backend/cpu/simd_targets.h"
+#include "backend/kernels/matvec.h"
 #include "base/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -41,8 +41,8 @@ HWY_INLINE V32 multiply_add(V16 w, const int16_t* x, V32 sum) {
 // each row of them is multiplied by.
 constexpr int64_t kLevels = 8191;  // of code-book values: 16 of them times 16383 still fit 31 bits
 
-// Int16Inputs of a run are stored in the order in which the code books' shuffles deliver weights: of every kBytes
-// bytes of codes the high nibbles' lower and upper halves (of each 16 bytes), then the low nibbles'.
+// Int16Inputs of a run are stored in the order in which the code books' shuffles deliver weights: of every
+// kBytes bytes of codes the high nibbles' lower and upper halves (of each 16 bytes), then the low nibbles'.
 void arrange_pairs(const int16_t* from, int64_t n, int16_t* to) {
   for (int64_t i = 0; i < n; i += 2 * kBytes)
     for (int64_t nibble = 0; nibble < 2; ++nibble)
@@ -145,7 +145,8 @@ struct Q8Run {
 
 // Σ over runs of scale[run] * x.scales[run] * (integer sum), for T input rows at once.
 template <int T, class Run>
-HWY_INLINE void dot_runs(const Run& row, int64_t runs, const float* scales, const Int16Inputs* x, float* sums) {
+HWY_INLINE void dot_runs(const Run& row, int64_t runs, const float* scales, const Int16Inputs* x,
+                         float* sums) {
   hn::Vec<DF> acc[T];
   for (int t = 0; t < T; ++t) acc[t] = hn::Zero(DF());
   for (int64_t r = 0; r < runs; ++r) {
@@ -160,41 +161,66 @@ HWY_INLINE void dot_runs(const Run& row, int64_t runs, const float* scales, cons
   for (int t = 0; t < T; ++t) sums[t] += hn::GetLane(hn::SumOfLanes(DF(), acc[t]));
 }
 
+// Σ a b in a fixed order.
+HWY_INLINE float dot_f32(const float* a, const float* b, int64_t n) {
+  const DF d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
+  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
+
 template <class Run>
 void dot_all(const Run& row, int64_t runs, const float* scales, const float* minima, const Int16Inputs* x,
              int64_t count, float* sums) {
-  for (int64_t t = 0; t < count; ++t) {
-    sums[t] = 0;
-    for (int64_t r = 0; minima != nullptr && r < runs; ++r) sums[t] += minima[r] * x[t].sums[r];
-  }
+  for (int64_t t = 0; t < count; ++t) sums[t] = minima == nullptr ? 0 : dot_f32(minima, x[t].sums, runs);
   int64_t t = 0;
   for (; t + 4 <= count; t += 4) dot_runs<4>(row, runs, scales, x + t, sums + t);
   for (; t < count; ++t) dot_runs<1>(row, runs, scales, x + t, sums + t);
 }
 
+// f16 values `stride` bytes apart.
+HWY_INLINE void gather_halves(const uint8_t* p, int64_t stride, int64_t n, float* out) {
+  const F32 d;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    HWY_ALIGN uint32_t raw[kLanes];
+    for (int64_t k = 0; k < kLanes; ++k) {
+      uint16_t h;
+      std::memcpy(&h, p + (i + k) * stride, 2);
+      raw[k] = h;
+    }
+    hn::StoreU(f32_of_f16(U32(), hn::Load(U32(), raw)), d, out + i);
+  }
+  for (; i < n; ++i) out[i] = half_at(p + i * stride);
+}
+
 // Scale and, where the type has one, minimum of each run of a row.
 void ggml_scales(GgmlType type, const uint8_t* row, int64_t runs, float* scales, float* minima) {
-  for (int64_t r = 0; r < runs; ++r) {
-    if (type == GgmlType::kQ8_0) scales[r] = half_at(row + r * 34);
-    if (type == GgmlType::kQ4_1) {
-      scales[r] = half_at(row + r * 20);
-      minima[r] = half_at(row + r * 20 + 2);
-    }
-    if (type == GgmlType::kQ4_0) {
-      scales[r] = half_at(row + r * 18);
-      minima[r] = -8 * scales[r];
-    }
-    if (type == GgmlType::kQ4_K) {
-      const uint8_t* block = row + r / 8 * 144;
-      const ScaleMin s = scale_min(block + 4, static_cast<int>(r % 8));
-      scales[r] = half_at(block) * s.scale;
-      minima[r] = -half_at(block + 2) * s.min;
+  if (type == GgmlType::kQ8_0) gather_halves(row, 34, runs, scales);
+  if (type == GgmlType::kQ4_1) {
+    gather_halves(row, 20, runs, scales);
+    gather_halves(row + 2, 20, runs, minima);
+  }
+  if (type == GgmlType::kQ4_0) {
+    gather_halves(row, 18, runs, scales);
+    for (int64_t r = 0; r < runs; ++r) minima[r] = -8 * scales[r];
+  }
+  for (int64_t r = 0; type == GgmlType::kQ4_K && r < runs; r += 8, row += 144) {
+    const float d = half_at(row), dmin = half_at(row + 2);
+    for (int i = 0; i < 8; ++i) {
+      const ScaleMin s = scale_min(row + 4, i);
+      scales[r + i] = d * s.scale;
+      minima[r + i] = -dmin * s.min;
     }
   }
 }
 
-void ggml_row(GgmlType type, const uint8_t* row, int64_t runs, const Int16Inputs* x, int64_t count, float* scales,
-              float* minima, float* sums) {
+void ggml_row(GgmlType type, const uint8_t* row, int64_t runs, const Int16Inputs* x, int64_t count,
+              float* scales, float* minima, float* sums) {
   ggml_scales(type, row, runs, scales, minima);
   if (type == GgmlType::kQ8_0) dot_all(Q8Run{row}, runs, scales, nullptr, x, count, sums);
   if (type == GgmlType::kQ4_1) dot_all(NibbleRun{row, 20, 4}, runs, scales, minima, x, count, sums);
