@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "tests/eval/support.h"
 
 namespace nibble::eval {
 namespace {
@@ -103,16 +104,6 @@ TEST(Sampler, MaskedTokensAreNeverDrawn) {
   const float out = -std::numeric_limits<float>::infinity();
   const std::vector<float> logits{out, 0, out, out};
   for (uint64_t step = 0; step < 20; ++step) EXPECT_EQ(draw_token(logits, {}, plain(), 0, step), 1);
-}
-
-template <class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(Sampler, RefusesDamagedLogits) {

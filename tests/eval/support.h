@@ -1,0 +1,49 @@
+// What the tests of evaluation share: the stories260K model where it is at hand.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "autograd/context.h"
+#include "backend/kernel_slot.h"
+#include "base/error.h"
+#include "models/model.h"
+#include "text/tokenizer.h"
+
+namespace nibble::eval {
+
+inline const std::string kSharedData = NIBBLE_SOURCE_DIR "/../shared/data";
+inline const std::string kStories = kSharedData + "/models/stories260K/stories260K.bin";
+
+inline bool have_stories() { return std::filesystem::exists(kStories); }
+
+// A model in f32 with its frozen linears in `format` ("none", "nf4" …; block 64, no double quantization).
+struct Loaded {
+  explicit Loaded(const std::string& path, const std::string& format = "none")
+      : tokenizer(text::load_tokenizer(path)),
+        stream(host_allocator()),
+        context(stream, host_allocator(), kF32) {
+    backend::register_cpu_kernels();
+    model = models::load_model(
+        io::open_model(path), stream,
+        {.quantize = quant::parse_quantize(format, false, 64), .dense_dtype = kF32, .progress = {}});
+  }
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+  backend::Stream stream;
+  autograd::Context context;
+  std::unique_ptr<models::CausalModel> model;
+};
+
+template <class F>
+std::string message_of(F f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+}  // namespace nibble::eval
