@@ -103,8 +103,8 @@ std::shared_ptr<const Tokenizer> load_vocab_and_merges(const std::string& vocab_
     if (endoftext) parts.bos = parts.eos = parts.unk = id;
     parts.added.push_back(std::move(token));
   }
-  parts.description = fmt::format("byte-level BPE, {} tokens (vocab.json)",
-                                  show_count(static_cast<int64_t>(parts.spelling.size())));
+  parts.kind = "byte-level BPE";
+  parts.source = "vocab.json";
   apply_side_files(parts, side, roberta, roberta, vocab_path);
   return std::make_shared<Pipeline>(std::move(parts), vocab_path);
 }
@@ -177,7 +177,8 @@ std::shared_ptr<const Tokenizer> load_tiktoken(const std::string& path, const Si
   }
   parts.bos = first;
   parts.eos = first + 1;
-  parts.description = fmt::format("byte-level BPE, {} tokens (tiktoken ranks)", show_count(first + 256));
+  parts.kind = "byte-level BPE";
+  parts.source = "tiktoken ranks";
   apply_side_files(parts, side, true, false, path);
   return std::make_shared<Pipeline>(std::move(parts), path);
 }

@@ -232,8 +232,8 @@ std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const std::string& path) {
   if (file.boolean("tokenizer.ggml.add_bos_token", add_bos) && parts.bos) parts.prefix = {*parts.bos};
   if (file.boolean("tokenizer.ggml.add_eos_token", add_eos) && parts.eos) parts.suffix = {*parts.eos};
   parts.chat_template = file.string("tokenizer.chat_template", "");
-  parts.description =
-      fmt::format("{}, {} tokens (gguf)", kind, show_count(static_cast<int64_t>(tokens.size())));
+  parts.kind = kind;
+  parts.source = "gguf";
   return std::make_shared<Pipeline>(std::move(parts), path);
 }
 

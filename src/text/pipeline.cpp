@@ -73,7 +73,7 @@ Pipeline::Pipeline(PipelineParts parts, const std::string& where) : parts_(std::
   unk = parts_.unk;
   pad = parts_.pad;
   chat_template = std::move(parts_.chat_template);
-  description = std::move(parts_.description);
+  description = fmt::format("{}, {} tokens ({})", parts_.kind, show_count(spelling_.size()), parts_.source);
   raw_added_ = AddedTokens(parts_.added, false, parts_.normalizer.get());
   normalized_added_ = AddedTokens(parts_.added, true, parts_.normalizer.get());
 }

@@ -168,8 +168,8 @@ std::shared_ptr<const Tokenizer> parse_sentencepiece(std::string_view bytes, con
     token.special = true;
     parts.added.push_back(std::move(token));
   }
-  parts.description = fmt::format("SentencePiece {}, {} tokens", vocab.unigram ? "unigram" : "BPE",
-                                  show_count(static_cast<int64_t>(vocab.pieces.size())));
+  parts.kind = vocab.unigram ? "SentencePiece unigram" : "SentencePiece BPE";
+  parts.source = "sentencepiece";
   const bool has_bos = parts.bos.has_value();
   build_scored(parts, std::move(vocab), where);
   // LLaMA's code puts BOS in front, T5's (which has none) EOS behind.
@@ -235,8 +235,8 @@ std::shared_ptr<const Tokenizer> load_llama2c(const std::string& path) {
     token.special = true;
     parts.added.push_back(std::move(token));
   }
-  parts.description = fmt::format("SentencePiece BPE, {} tokens (llama2.c)",
-                                  show_count(static_cast<int64_t>(vocab.pieces.size())));
+  parts.kind = "SentencePiece BPE";
+  parts.source = "llama2.c";
   build_scored(parts, std::move(vocab), path);
   return std::make_shared<Pipeline>(std::move(parts), path);
 }

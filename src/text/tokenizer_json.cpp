@@ -200,10 +200,8 @@ std::shared_ptr<const Tokenizer> parse_tokenizer_json(std::string_view text, con
   require(!bytes || type == "BPE", where, "a byte-level pre-tokenizer with a {} model is not known", type);
 
   parts.spelling = std::move(document.vocab);
-  int32_t top = 0;
-  for (const auto& entry : parts.spelling) top = std::max(top, entry.second);
-  for (const AddedToken& token : parts.added) top = std::max(top, token.id);
-  parts.description = fmt::format("{}, {} tokens (tokenizer.json)", kind, show_count(top + 1));
+  parts.kind = kind;
+  parts.source = "tokenizer.json";
   apply_side_files(parts, side, false, false, where);
   // Where no configuration names them, the post-processor does.
   if (!side.bos.said && !parts.bos && parts.prefix.size() == 1) parts.bos = parts.prefix[0];
