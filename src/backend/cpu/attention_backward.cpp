@@ -1,59 +1,216 @@
-#include <algorithm>
-#include <cmath>
+// Backward attention, one query head of one segment at a time. Scores are made again transposed (keys by queries), so that
+// their tiles are operands as they lie:   Sᵀ = K Qᵀ   dPᵀ = V dOᵀ   dV += Pᵀ dO   dK += dSᵀ Q   dQ += dS K
+// with P = exp(S - lse) and dS = P (dP - Δ), Δ = Σ dO · O over the head (Dao et al. 2022, algorithm 4).
+// Each head has its own f32 sums of dK and dV; the heads of a group are then added in order.
 #include <cstring>
-#include <vector>
 
-#include "backend/cpu/dispatch.h"
+#include "backend/cpu/attention.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/local_buffer.h"
+#include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
-namespace nibble::backend::cpu {
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/attention_backward.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/exp-inl.h"
+#include "backend/cpu/gemm-inl.h"
 
-void attention_backward(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+#ifndef NIBBLE_CPU_ATTENTION_BACKWARD
+#define NIBBLE_CPU_ATTENTION_BACKWARD
+namespace nibble::backend::cpu {
+struct AttentionBackward {
+  const void *dout, *q, *k, *v, *out;
+  const float* lse;
+  void *dq, *dk, *dv;
+  DType dtype;
+  AttentionArgs args;
+  // f32 sums of one head of one segment start at (keys of the segments before it · heads + head · its keys) * width.
+  float *dk_sums, *dv_sums;
+  const Segment* segments;
+  const int64_t* offsets;
+};
+inline constexpr int64_t kQueryTile = 64;  // a multiple of every panel width
+inline constexpr int64_t kKeyTile = 96;    // a multiple of six
+}  // namespace nibble::backend::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+// What a tile of queries needs: its rows as both operands of products, and its statistics.
+struct QueryTile {
+  float *q_columns, *do_columns;  // panels of Qᵀ and dOᵀ [K, queries]
+  float *q_rows, *do_rows;        // panels of Q and dO [queries, K]
+  float *lse, *delta;             // [kQueryTile]
+};
+
+template <class T>
+void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const QueryTile& t) {
+  const hn::ScalableTag<float> d;
+  const int64_t K = f.args.head_width, H = f.args.heads, ld = H * K, panel = gemm_panel_width();
+  const T *q = static_cast<const T*>(f.q) + at * K, *dout = static_cast<const T*>(f.dout) + at * K;
+  const T* out = static_cast<const T*>(f.out) + at * K;
+  for (int64_t j = 0; j < rows; j += panel) {
+    pack_panel_transposed(q + j * ld, ld, K, rows - j, t.q_columns + j * K);
+    pack_panel_transposed(dout + j * ld, ld, K, rows - j, t.do_columns + j * K);
+  }
+  pack_panels(q, ld, rows, K, t.q_rows, rows * panel);
+  pack_panels(dout, ld, rows, K, t.do_rows, rows * panel);
+  for (int64_t i = 0; i < kQueryTile; ++i) t.lse[i] = t.delta[i] = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    auto dot = hn::Zero(d);
+    for_vectors(d, 0, K, [&](const auto& p) HWY_ATTR { dot = hn::MulAdd(p.load(d, dout + i * ld), p.load(d, out + i * ld), dot); });
+    t.delta[i] = hn::GetLane(hn::SumOfLanes(d, dot));
+    t.lse[i] = f.lse[at + i * H];
+  }
+}
+
+// p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`.
+HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows, int64_t key,
+                                      int64_t keys, const QueryTile& t, float* p, float* dp, int64_t ld) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const bool whole = key >= s.first_key(query + rows - 1, a) && key + keys <= s.end_key(query, a);
+  const auto scale = hn::Set(d, a.scale);
+  for (int64_t j = 0; j < keys; ++j, p += ld, dp += ld) {
+    // Queries [first, end) of the tile see this key.
+    int64_t first = 0, end = rows;
+    if (!whole) {
+      while (first < rows && s.end_key(query + first, a) <= key + j) ++first;
+      while (end > first && s.first_key(query + end - 1, a) > key + j) --end;
+    }
+    for (int64_t i = 0; i < rows; i += lanes) {  // rows are padded to whole vectors
+      auto e = exp_f32(d, hn::Sub(hn::LoadU(d, p + i), hn::LoadU(d, t.lse + i)));
+      auto ds = hn::Mul(hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i))), scale);
+      if (i < first || i + lanes > end) {
+        const auto index = hn::Iota(d, static_cast<float>(i));
+        const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))), hn::Lt(index, hn::Set(d, static_cast<float>(end))));
+        e = hn::IfThenElseZero(seen, e);
+        ds = hn::IfThenElseZero(seen, ds);
+      }
+      hn::StoreU(e, d, p + i);
+      hn::StoreU(ds, d, dp + i);
+    }
+  }
+}
+
+template <class T>
+void backward_head(const AttentionBackward& f, const AttentionItem& item) {
+  const hn::ScalableTag<float> d;
+  const Segment& s = f.segments[item.segment];
+  const AttentionArgs& a = f.args;
+  const int64_t K = a.head_width, H = a.heads, n = s.k_count, panel = gemm_panel_width();
+  const int64_t ld_k = a.kv_heads * K, at_k = s.k_begin * ld_k + item.head / (H / a.kv_heads) * K;
+  const int64_t padded = (K + 63) / 64 * 64, tile = kQueryTile * padded, ld = kQueryTile + 16;
+  // Keys and values by sixes, and keys as panels of K [keys, K] for dQ: once for the head.
+  float* k_rows = local_buffer(LocalSlot::kA, 2 * (n + 6) * K + n * padded + 16);
+  float* v_rows = k_rows + (n + 6) * K;
+  float* k_panels = local_buffer(LocalSlot::kB, n * padded);
+  const T *k = static_cast<const T*>(f.k) + at_k, *v = static_cast<const T*>(f.v) + at_k;
+  for (int64_t i = 0; i < n; i += kGemmRows) {
+    pack_rows(k + i * ld_k, ld_k, K, std::min(kGemmRows, n - i), k_rows + i * K);
+    pack_rows(v + i * ld_k, ld_k, K, std::min(kGemmRows, n - i), v_rows + i * K);
+  }
+  pack_panels(k, ld_k, n, K, k_panels, n * panel);
+  float* query = local_buffer(LocalSlot::kC, 5 * tile + 2 * kQueryTile);
+  const QueryTile t{query, query + tile, query + 2 * tile, query + 3 * tile, query + 5 * tile, query + 5 * tile + kQueryTile};
+  float* dq = query + 4 * tile;
+  float* p = local_buffer(LocalSlot::kD, 2 * kKeyTile * ld);
+  float* dp = p + kKeyTile * ld;
+  float* ds = local_buffer(LocalSlot::kE, kKeyTile * (kQueryTile + 6) + 16);
+  float* dk = f.dk_sums + (f.offsets[item.segment] * H + item.head * n) * K;
+  float* dv = f.dv_sums + (f.offsets[item.segment] * H + item.head * n) * K;
+  std::fill_n(dk, n * K, 0.0f);
+  std::fill_n(dv, n * K, 0.0f);
+  for (int64_t i0 = 0; i0 < s.q_count; i0 += kQueryTile) {
+    const int64_t rows = std::min(kQueryTile, s.q_count - i0), at = (s.q_begin + i0) * H + item.head;
+    load_query_tile<T>(f, at, rows, t);
+    std::fill_n(dq, rows * padded, 0.0f);
+    const int64_t end = s.end_key(i0 + rows - 1, a);
+    for (int64_t j0 = s.first_key(i0, a) / kKeyTile * kKeyTile; j0 < end; j0 += kKeyTile) {
+      const int64_t keys = std::min(kKeyTile, end - j0);
+      gemm_block<RowsOfA::kPacked>(keys, rows, K, a.scale, k_rows + j0 * K, kGemmRows * K, t.q_columns, panel * K, false, p, ld);
+      gemm_block<RowsOfA::kPacked>(keys, rows, K, 1.0f, v_rows + j0 * K, kGemmRows * K, t.do_columns, panel * K, false, dp, ld);
+      softmax_backward_tile(s, a, i0, rows, j0, keys, t, p, dp, ld);
+      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, p, ld, t.do_rows, rows * panel, true, dv + j0 * K, K);
+      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, dp, ld, t.q_rows, rows * panel, true, dk + j0 * K, K);
+      for (int64_t i = 0; i < rows; i += kGemmRows)
+        pack_rows_transposed(dp + i, ld, keys, std::min(kGemmRows, rows - i), ds + i * keys);
+      gemm_block<RowsOfA::kPacked>(rows, K, keys, 1.0f, ds, kGemmRows * keys, k_panels + j0 * panel, n * panel, true, dq, padded);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      T* to = static_cast<T*>(f.dq) + (at + i * H) * K;
+      for_vectors(d, 0, K, [&](const auto& w) HWY_ATTR { w.store(d, w.load(d, dq + i * padded), to); });
+    }
+  }
+}
+
+// dK and dV of some keys of one key head: its query heads' sums in order.
+template <class T>
+void add_heads(const AttentionBackward& f, const AttentionItem& item) {
+  const hn::ScalableTag<float> d;
+  const Segment& s = f.segments[item.segment];
+  const int64_t K = f.args.head_width, G = f.args.kv_heads, group = f.args.heads / G, n = s.k_count;
+  const int64_t sums = (f.offsets[item.segment] * f.args.heads + item.head * group * n) * K;
+  for (int64_t j = item.begin; j < item.begin + item.count; ++j) {
+    const int64_t to = ((s.k_begin + j) * G + item.head) * K;
+    for (const auto& [from, out] : {std::pair{f.dk_sums, f.dk}, std::pair{f.dv_sums, f.dv}})
+      for_vectors(d, 0, K, [&, from = from, out = out](const auto& w) HWY_ATTR {
+        auto sum = w.load(d, from + sums + j * K);
+        for (int64_t h = 1; h < group; ++h) sum = hn::Add(sum, w.load(d, from + sums + (h * n + j) * K));
+        w.store(d, sum, static_cast<T*>(out) + to);
+      });
+  }
+}
+
+void backward_item(const AttentionBackward& f, const AttentionItem& item) {
+  f.dtype == kF32 ? backward_head<float>(f, item) : backward_head<BFloat16>(f, item);
+}
+void add_item(const AttentionBackward& f, const AttentionItem& item) {
+  f.dtype == kF32 ? add_heads<float>(f, item) : add_heads<BFloat16>(f, item);
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble::backend::cpu {
+HWY_EXPORT(backward_item);
+HWY_EXPORT(add_item);
+
+void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                         const Tensor& lse, const Tensor& segments, AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv) {
-  const int64_t H = args.heads, G = args.kv_heads, K = args.head_width, group = H / G;
-  const int32_t* seg = segments.data<int32_t>();
+  for (const Tensor* t : {&dout, &q, &k, &v, &out, static_cast<const Tensor*>(&dq), static_cast<const Tensor*>(&dk), static_cast<const Tensor*>(&dv)})
+    require(t->dtype() == q.dtype() && (t->dtype() == kF32 || t->dtype() == kBF16), "attention_backward",
+            "expected every operand f32 or every one bf16, got {} beside {}", dtype_name(t->dtype()), dtype_name(q.dtype()));
   for (Tensor* t : {&dq, &dk, &dv}) std::memset(t->raw(), 0, static_cast<size_t>(t->bytes()));
-  with_float(q.dtype(), "attention_backward", [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const T *pq = q.data<T>(), *pk = k.data<T>(), *pv = v.data<T>(), *pdo = dout.data<T>(), *po = out.data<T>();
-    T *pdq = dq.data<T>(), *pdk = dk.data<T>(), *pdv = dv.data<T>();
-    parallel_for(segments.size(0) * G, 1, [&](int64_t w, int64_t) {
-      const int64_t s = w / G, g = w % G;
-      const int64_t q0 = seg[4 * s], nq = seg[4 * s + 1], k0 = seg[4 * s + 2], nk = seg[4 * s + 3];
-      std::vector<float> sdk(static_cast<size_t>(nk * K)), sdv(sdk), sdq(static_cast<size_t>(K));
-      for (int64_t h = g * group; h < (g + 1) * group; ++h)
-        for (int64_t i = 0; i < nq; ++i) {
-          const int64_t last = args.causal ? nk - nq + i : nk - 1;
-          const int64_t first = args.window > 0 ? std::max<int64_t>(0, last - args.window + 1) : 0;
-          const int64_t row = ((q0 + i) * H + h) * K;
-          const float l = lse.data<float>()[(q0 + i) * H + h];
-          float delta = 0;
-          for (int64_t c = 0; c < K; ++c) delta += to_float(pdo[row + c]) * to_float(po[row + c]);
-          std::fill(sdq.begin(), sdq.end(), 0.0f);
-          for (int64_t j = first; j <= last; ++j) {
-            const int64_t at = ((k0 + j) * G + g) * K;
-            float d = 0, dp = 0;
-            for (int64_t c = 0; c < K; ++c) {
-              d += to_float(pq[row + c]) * to_float(pk[at + c]);
-              dp += to_float(pdo[row + c]) * to_float(pv[at + c]);
-            }
-            const float p = std::exp(d * args.scale - l), ds = p * (dp - delta) * args.scale;
-            for (int64_t c = 0; c < K; ++c) {
-              sdv[static_cast<size_t>(j * K + c)] += p * to_float(pdo[row + c]);
-              sdk[static_cast<size_t>(j * K + c)] += ds * to_float(pq[row + c]);
-              sdq[static_cast<size_t>(c)] += ds * to_float(pk[at + c]);
-            }
-          }
-          for (int64_t c = 0; c < K; ++c) from_float(sdq[static_cast<size_t>(c)], pdq[row + c]);
-        }
-      for (int64_t j = 0; j < nk; ++j)
-        for (int64_t c = 0; c < K; ++c) {
-          from_float(sdk[static_cast<size_t>(j * K + c)], pdk[((k0 + j) * G + g) * K + c]);
-          from_float(sdv[static_cast<size_t>(j * K + c)], pdv[((k0 + j) * G + g) * K + c]);
-        }
-    });
+  const std::vector<Segment> all = read_segments(segments);
+  if (all.empty()) return;
+  std::vector<int64_t> offsets;
+  int64_t keys = 0;
+  for (const Segment& s : all) {
+    offsets.push_back(keys);
+    keys += s.k_count;
+  }
+  const auto sums = static_cast<size_t>(keys * args.heads * args.head_width) * sizeof(float);
+  AttentionBackward f{dout.raw(), q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), dq.raw(), dk.raw(), dv.raw(), q.dtype(),
+                      args, reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, sums)),
+                      reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot2, sums)), all.data(), offsets.data()};
+  const auto run = [&](const std::vector<AttentionItem>& items, auto function) {
+    parallel_for(static_cast<int64_t>(items.size()), 1, [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
+  };
+  // A head of a segment is one piece of work, the largest segments first.
+  const auto whole = [](const Segment&) { return int64_t{1}; };
+  std::vector<AttentionItem> heads = attention_items(all, args.heads, 1, whole);
+  std::stable_sort(heads.begin(), heads.end(), [&](const AttentionItem& x, const AttentionItem& y) {
+    const auto work = [&](const AttentionItem& i) { return all[static_cast<size_t>(i.segment)].q_count * all[static_cast<size_t>(i.segment)].k_count; };
+    return work(x) > work(y);
   });
+  run(heads, HWY_DYNAMIC_DISPATCH(backward_item));
+  run(attention_items(all, args.kv_heads, 64, [](const Segment& s) { return s.k_count; }), HWY_DYNAMIC_DISPATCH(add_item));
 }
 
 }  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE

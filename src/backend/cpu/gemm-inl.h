@@ -21,14 +21,15 @@ using GemmTag = hn::ScalableTag<float>;
 constexpr int64_t kGemmRows = 6;
 HWY_INLINE int64_t gemm_panel_width() { return 2 * static_cast<int64_t>(hn::Lanes(GemmTag())); }
 
-// Panels from B [k, n]: columns [0, columns) of `from`. Row by row, so that memory is read in its order.
+// Panels from B [k, n]: columns [0, columns) of `from`, panels `panel_stride` floats apart.
+// Row by row, so that memory is read in its order.
 template <class T>
-HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t columns, float* to) {
+HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t columns, float* to, int64_t panel_stride) {
   const GemmTag d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes, whole = columns / width * width;
   for (int64_t p = 0; p < k; ++p, from += ld, to += width) {
     float* panel = to;
-    for (int64_t j = 0; j < whole; j += width, panel += k * width) {
+    for (int64_t j = 0; j < whole; j += width, panel += panel_stride) {
       hn::Store(load_f32(d, from + j), d, panel);
       hn::Store(load_f32(d, from + j + lanes), d, panel + lanes);
     }

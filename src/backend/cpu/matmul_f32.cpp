@@ -18,7 +18,7 @@ template <class T>
 void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
   const int64_t width = gemm_panel_width();
   const T* from = static_cast<const T*>(b.data);
-  if (!b.transposed) return pack_panels(from + k0 * b.ld + column, b.ld, k, columns, to);
+  if (!b.transposed) return pack_panels(from + k0 * b.ld + column, b.ld, k, columns, to, k * width);
   for (int64_t j = 0; j < columns; j += width, to += k * width)
     pack_panel_transposed(from + (column + j) * b.ld + k0, b.ld, k, columns - j, to);
 }

@@ -52,11 +52,13 @@ HWY_INLINE void store_part(D d, hn::Vec<D> v, T* p, size_t n) {
 }
 
 // Whole vectors and then the rest of [0, n): body(i, load, store) where load(p) reads f32 from p + i and store(v, p)
-// writes to p + i, whatever p's type is.
+// writes to p + i, whatever p's type is. Lanes beyond the rest read as zero, or as what load_or is given.
 struct WholeVector {
   int64_t i;
   template <class D, class T>
   HWY_INLINE hn::Vec<D> load(D d, const T* p) const { return load_f32(d, p + i); }
+  template <class D>
+  HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float) const { return load_f32(d, p + i); }
   template <class D, class T>
   HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const { store_f32(d, v, p + i); }
 };
@@ -65,6 +67,8 @@ struct PartVector {
   size_t n;
   template <class D, class T>
   HWY_INLINE hn::Vec<D> load(D d, const T* p) const { return load_part(d, p + i, n); }
+  template <class D>
+  HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float rest) const { return load_part(d, p + i, n, rest); }
   template <class D, class T>
   HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const { store_part(d, v, p + i, n); }
 };
