@@ -41,7 +41,7 @@ Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& o
     require(!examples.empty(), source.path, "holds no example in the layout {}", format.name);
     if (options.train_on_source)
       for (Example& e : examples) {
-        e.train_all = true;
+        e.train_all = !e.turn_choices;  // what a turn says of itself goes before what the option says of all
         for (Segment& s : e.segments) s.train = true;
       }
     if (loaded.preview.empty()) loaded.preview.push_back(examples[0]);
@@ -116,6 +116,7 @@ Json DataReport::to_json() const {
   j["tokens"] = tokens;
   j["trained_tokens"] = trained_tokens;
   j["longest"] = longest;
+  j["longest_source"] = longest_source;
   j["max_seq_length"] = max_seq_length;
   j["overlong"] = overlong;
   j["truncated"] = truncated;
@@ -137,8 +138,13 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
   if (!options.eval.empty()) eval = load_sources(options.eval, options, encoder, report);
   out.preview = std::move(train.preview);
 
+  for (const Loaded* part : {&train, &eval})
+    for (const EncodedExample& e : part->examples)
+      if (static_cast<int64_t>(e.ids.size()) > report.longest) {
+        report.longest = static_cast<int64_t>(e.ids.size());
+        report.longest_source = e.source;
+      }
   for (const EncodedExample& e : train.examples) {
-    report.longest = std::max(report.longest, static_cast<int64_t>(e.ids.size()));
     report.tokens += static_cast<int64_t>(e.ids.size());
     report.trained_tokens += e.trained();
   }
@@ -147,29 +153,22 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
     ++report.length_histogram[static_cast<size_t>(
         std::min<int64_t>(15, static_cast<int64_t>(e.ids.size()) * 16 / (report.longest + 1)))];
 
-  int64_t needed = report.longest;
-  for (const EncodedExample& e : eval.examples) needed = std::max(needed, static_cast<int64_t>(e.ids.size()));
   require(options.context == 0 || options.max_seq_length <= options.context, "max_seq_length",
           "is {}, but the model's context is {} tokens", options.max_seq_length, options.context);
   int64_t limit = options.max_seq_length;
-  if (limit == 0) limit = options.context > 0 ? std::min(needed, options.context) : needed;
+  if (limit == 0) limit = options.context > 0 ? std::min(report.longest, options.context) : report.longest;
   limit = std::max<int64_t>(limit, 2);
   report.max_seq_length = limit;
   const auto too_long = [&](const EncodedExample& e) { return static_cast<int64_t>(e.ids.size()) > limit; };
   report.overlong = std::count_if(train.examples.begin(), train.examples.end(), too_long) +
                     std::count_if(eval.examples.begin(), eval.examples.end(), too_long);
-  if (report.overlong > 0 && options.overlong == Overlong::kError) {
-    const auto longest =
-        std::max_element(train.examples.begin(), train.examples.end(),
-                         [](const auto& a, const auto& b) { return a.ids.size() < b.ids.size(); });
-    fail("data",
-         "{} of {} examples are longer than {} tokens; the longest, {}, has {}. Raise max_seq_length{}, or "
-         "say with overlong: "
-         "truncate, drop or split what should become of them",
-         report.overlong, train.examples.size() + eval.examples.size(), limit, longest->source,
-         report.longest,
-         options.context > 0 ? fmt::format(" (the model's context is {})", options.context) : "");
-  }
+  require(report.overlong == 0 || options.overlong != Overlong::kError, "data",
+          "{} of {} examples are longer than {} tokens; the longest, {}, has {}. Raise max_seq_length{}, or "
+          "say with "
+          "overlong: truncate, drop or split what should become of them",
+          report.overlong, train.examples.size() + eval.examples.size(), limit, report.longest_source,
+          report.longest,
+          options.context > 0 ? fmt::format(" (the model's context is {})", options.context) : "");
   fit_length(train, limit, options.overlong, report);
   fit_length(eval, limit, options.overlong, report);
 

@@ -35,7 +35,9 @@ struct DataReport {
   struct File { std::string path, format; int64_t examples = 0; };
   std::vector<File> files;
   int64_t train_examples = 0, eval_examples = 0;
-  int64_t tokens = 0, trained_tokens = 0, longest = 0;  // of the training part, before cutting
+  int64_t tokens = 0, trained_tokens = 0;               // of the training part, before cutting
+  int64_t longest = 0;                                  // tokens of the longest example, held out or not
+  std::string longest_source;                           // where that one is
   int64_t overlong = 0, truncated = 0, dropped = 0, split = 0;
   int64_t untrained = 0;                                // examples without a trained token (dropped, counted)
   int64_t duplicates = 0, overlap = 0;                  // exact duplicates in train; train examples that are in eval too
@@ -62,7 +64,9 @@ class Encoder {
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
-  // A conversation for a model without a template: "### Human: …\n### Assistant: …", as the reference trains OASST1.
+  // By the template. Errors: Error{example.source} with what the template says.
+  text::RenderedChat render(const Example& example) const;
+  // A conversation for a model without a template: "### Human: …### Assistant: …", as the reference trains OASST1.
   static std::vector<Segment> plain_conversation(const Example& example);
 
   std::shared_ptr<const text::Tokenizer> tokenizer_;

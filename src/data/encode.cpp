@@ -11,55 +11,96 @@ struct Range {
   size_t begin, end;
 };
 
-// What is learned of a rendered conversation. The end token of a turn is the first special token behind the
-// message's last own byte; it must come before the next message's.
+bool is_assistant(const Example& example, int message) {
+  return example.messages[static_cast<size_t>(message)].value("role", "") == "assistant";
+}
+
+// Where each message's own bytes begin and end in the rendered text; end 0 for one that the template left
+// out.
+std::vector<Range> own_ranges(const text::RenderedChat& chat, size_t count) {
+  std::vector<Range> own(count, Range{chat.text.size(), 0});
+  for (const auto& run : chat.runs) {
+    if (run.origin != text::Origin::kMessage || static_cast<size_t>(run.message) >= count) continue;
+    Range& range = own[static_cast<size_t>(run.message)];
+    range.begin = std::min(range.begin, run.begin);
+    range.end = std::max(range.end, run.end);
+  }
+  return own;
+}
+
+// Where the turn of `message` ends: behind the last special token that the template puts after the message's
+// own bytes within its turn, else behind the first one that it puts outside all turns (an EOS after the
+// loop). 0 when there is none.
+size_t end_of_turn(const text::RenderedChat& chat, const std::vector<text::TokenSpan>& tokens,
+                   const text::Tokenizer& tokenizer, int message, size_t own_end) {
+  size_t end = 0;
+  auto run = std::partition_point(chat.runs.begin(), chat.runs.end(),
+                                  [&](const auto& r) { return r.end <= own_end; });
+  auto token =
+      std::partition_point(tokens.begin(), tokens.end(), [&](const auto& t) { return t.begin < own_end; });
+  for (; token != tokens.end(); ++token) {
+    while (run != chat.runs.end() && run->end <= token->begin) ++run;
+    if (run == chat.runs.end() || (run->turn != message && run->turn != -1)) break;
+    if (token->end == token->begin || !tokenizer.is_special(token->id)) continue;
+    if (run->turn == message) {
+      end = token->end;
+    } else {
+      return end != 0 ? end : token->end;
+    }
+  }
+  return end;
+}
+
+// What is learned of a rendered conversation, in order.
 std::vector<Range> learned_ranges(const Example& example, const text::RenderedChat& chat,
                                   const std::vector<text::TokenSpan>& tokens,
                                   const text::Tokenizer& tokenizer) {
-  std::vector<Range> ranges;
-  const auto count = static_cast<int>(example.messages.size());
-  // The special token that ends message m's turn, or nullptr.
-  const auto end_token = [&](int m, size_t from) -> const text::TokenSpan* {
-    size_t limit = chat.text.size();
-    for (const auto& run : chat.runs)
-      if (run.origin == text::Origin::kMessage && run.message != m && run.begin >= from)
-        limit = std::min(limit, run.begin);
-    for (const text::TokenSpan& t : tokens)
-      if (t.begin >= from && t.end <= limit && t.end > t.begin && tokenizer.is_special(t.id)) return &t;
-    return nullptr;
+  const std::vector<Range> own = own_ranges(chat, example.messages.size());
+  const auto learned = [&](int m) {
+    return example.train_all || example.train_message[static_cast<size_t>(m)];
   };
-  size_t last_end = 0;
-  for (int m = 0; m < count; ++m) {
-    size_t begin = chat.text.size(), end = 0;
-    for (const auto& run : chat.runs)
-      if (run.origin == text::Origin::kMessage && run.message == m && run.end > run.begin) {
-        begin = std::min(begin, run.begin);
-        end = std::max(end, run.end);
-      }
-    if (end == 0) continue;  // the template left this message out, or it is empty
-    const bool learned = example.train_all || example.train_message[static_cast<size_t>(m)];
-    if (!learned) continue;
-    const text::TokenSpan* stop = end_token(m, end);
-    const bool assistant = example.messages[static_cast<size_t>(m)].value("role", "") == "assistant";
-    require(stop != nullptr || !assistant, example.source,
+  std::vector<Range> ranges;
+  for (int m = 0; m < static_cast<int>(own.size()); ++m) {
+    const Range& range = own[static_cast<size_t>(m)];
+    if (range.end == 0 || !learned(m)) continue;
+    const size_t stop = end_of_turn(chat, tokens, tokenizer, m, range.end);
+    require(stop != 0 || !is_assistant(example, m), example.source,
             "the chat template puts no end token after the assistant's turn, so the model would never learn "
-            "to stop; use another "
-            "template or data with prompt and completion");
-    if (stop != nullptr) end = stop->end;
-    last_end = std::max(last_end, end);
-    ranges.push_back({begin, end});
+            "to stop; "
+            "use another template, or data with prompt and completion");
+    ranges.push_back({range.begin, std::max(stop, range.end)});
   }
-  if (chat.has_generation_blocks && !example.train_all) {
-    // The template itself says what the assistant writes.
-    std::vector<Range> marked;
-    for (const auto& run : chat.runs)
-      if (run.generation && run.turn >= 0 && run.turn < count &&
-          example.train_message[static_cast<size_t>(run.turn)])
-        marked.push_back({run.begin, run.end});
-    if (!marked.empty()) return marked;
+  if (example.train_all && !ranges.empty()) return {{0, ranges.back().end}};
+  if (!chat.has_generation_blocks) return ranges;
+
+  // The template itself marks what the assistant writes; the end of the turn is learned even where it forgot
+  // that.
+  std::vector<Range> marked;
+  for (const auto& run : chat.runs)
+    if (run.generation && run.turn >= 0 && run.turn < static_cast<int>(own.size()) && learned(run.turn))
+      marked.push_back({run.begin, run.end});
+  if (marked.empty()) return ranges;
+  for (int m = 0; m < static_cast<int>(own.size()); ++m) {
+    const Range& range = own[static_cast<size_t>(m)];
+    if (range.end == 0 || !learned(m)) continue;
+    if (const size_t stop = end_of_turn(chat, tokens, tokenizer, m, range.end); stop != 0)
+      marked.push_back({range.end, stop});
   }
-  if (example.train_all && last_end > 0) return {{0, last_end}};
-  return ranges;
+  std::sort(marked.begin(), marked.end(), [](const Range& x, const Range& y) { return x.begin < y.begin; });
+  return marked;
+}
+
+// Neighbours of one kind become one text: a tokenizer that puts a space before a text puts it there once.
+std::vector<Segment> joined(std::vector<Segment> segments) {
+  std::vector<Segment> out;
+  for (Segment& s : segments) {
+    if (!out.empty() && out.back().train == s.train) {
+      out.back().text += s.text;
+    } else {
+      out.push_back(std::move(s));
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -68,22 +109,31 @@ Encoder::Encoder(std::shared_ptr<const text::Tokenizer> tokenizer,
                  std::shared_ptr<const text::ChatTemplate> chat_template)
     : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)) {}
 
+text::RenderedChat Encoder::render(const Example& example) const {
+  try {
+    return chat_template_->render(example.messages, false);
+  } catch (const Error& e) {
+    fail(example.source, "its conversation cannot be written with the model's chat template: {}", e.what());
+  }
+}
+
 EncodedExample Encoder::encode(const Example& example) const {
   EncodedExample out;
   out.source = example.source;
   if (!example.messages.is_null() && chat_template_) {
-    const text::RenderedChat chat = chat_template_->render(example.messages, false);
+    const text::RenderedChat chat = render(example);
     const auto tokens = tokenizer_->encode_spans(chat.text, {.add_special = false});
+    // A token is learned when it holds a byte of a learned range; both are in order.
     const auto ranges = learned_ranges(example, chat, tokens, *tokenizer_);
+    auto range = ranges.begin();
     for (const text::TokenSpan& t : tokens) {
-      const bool learned = std::any_of(ranges.begin(), ranges.end(),
-                                       [&](const Range& r) { return t.begin < r.end && t.end > r.begin; });
+      while (range != ranges.end() && range->end <= t.begin) ++range;
       out.ids.push_back(t.id);
-      out.train.push_back(learned ? 1 : 0);
+      out.train.push_back(range != ranges.end() && t.begin < range->end && t.end > range->begin ? 1 : 0);
     }
   } else {
     const std::vector<Segment> segments =
-        example.messages.is_null() ? example.segments : plain_conversation(example);
+        joined(example.messages.is_null() ? example.segments : plain_conversation(example));
     const auto append = [&](int32_t id, bool learned) {
       out.ids.push_back(id);
       out.train.push_back(learned ? 1 : 0);
@@ -112,12 +162,8 @@ std::vector<Segment> Encoder::plain_conversation(const Example& example) {
     const std::string role = message.value("role", ""),
                       content = json_get<std::string>(message, "content", "", example.source);
     const bool learned = example.train_all || example.train_message[m];
-    const std::string lead = m == 0 ? "" : "\n";
-    if (role == "assistant") {
-      segments.push_back({lead + "### Assistant: ", example.train_all});
-    } else {
-      segments.push_back({lead + (role == "user" ? "### Human: " : ""), example.train_all});
-    }
+    if (role == "user" || role == "assistant")
+      segments.push_back({role == "user" ? "### Human: " : "### Assistant: ", example.train_all});
     segments.push_back({content, learned});
   }
   return segments;

@@ -21,6 +21,7 @@ struct Segment {
 struct Example {
   Json messages;                    // [{"role", "content", …}], or null
   std::vector<bool> train_message;  // per message: is it learned? (assistant turns by default; all for OASST1, HH-RLHF)
+  bool turn_choices = false;        // a message said itself whether it is learned: no option overrides that
   bool train_all = false;           // the whole rendered conversation is learned (OASST1 and HH-RLHF in the paper)
   std::vector<Segment> segments;
   bool end_of_text = true;          // segments: EOS after the last one, learned when the last one is

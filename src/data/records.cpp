@@ -29,17 +29,19 @@ Records read_jsonl(const std::string& path, std::string_view text) {
   return out;
 }
 
-// A list of records, or an object with exactly one list in it ({"data": […]}).
+// A list of records, an object with exactly one list in it ({"data": […]}), or one record.
 Records read_json(const std::string& path, std::string_view text) {
   Json root = parse_json(text, path);
   if (root.is_object()) {
     const Json* list = nullptr;
-    for (const auto& [key, value] : root.items())
-      if (value.is_array() && !value.empty() && value[0].is_object()) {
-        require(list == nullptr, path,
-                "has several lists of records; keep one, or write a record a line (.jsonl)");
-        list = &value;
-      }
+    const auto formats = data_formats();
+    if (std::none_of(formats.begin(), formats.end(), [&](const DataFormat& f) { return f.matches(root); }))
+      for (const auto& [key, value] : root.items())
+        if (value.is_array() && !value.empty() && value[0].is_object()) {
+          require(list == nullptr, path,
+                  "has several lists of records; keep one, or write a record a line (.jsonl)");
+          list = &value;
+        }
     if (list == nullptr) {
       Records one;
       one.records.push_back(std::move(root));
@@ -74,6 +76,11 @@ Records read_table(const std::string& path, std::string_view text, char separato
     const bool blank = row.size() == 1 && row[0].empty();
     if (!blank && header.empty()) {
       header = row;
+      for (size_t i = 0; i < row.size(); ++i)
+        require(!row[i].empty() && std::find(row.begin(), row.begin() + static_cast<int64_t>(i), row[i]) ==
+                                       row.begin() + static_cast<int64_t>(i),
+                at(path, row_line), "field {} of the first row is {}; it should name the fields", i + 1,
+                row[i].empty() ? "empty" : "\"" + row[i] + "\" once more");
     } else if (!blank) {
       require(row.size() == header.size(), at(path, row_line), "has {} fields where the first row names {}",
               row.size(), header.size());

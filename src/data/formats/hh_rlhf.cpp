@@ -1,5 +1,6 @@
 // HH-RLHF (Bai et al. 2022): {"chosen": "\n\nHuman: …\n\nAssistant: …", "rejected": …}. The chosen dialogue
-// is the example, and all of it is learned, as the QLoRA paper does.
+// is the example, and all of it is learned, as the QLoRA paper does; a model without chat template gets it as
+// it stands.
 #include "base/text.h"
 #include "data/formats/layouts.h"
 
@@ -33,12 +34,19 @@ Json turns(const std::string& dialogue, const std::string& source) {
 }
 
 std::vector<Example> read(const std::vector<Json>& records, const std::vector<std::string>& sources,
-                          const FormatOptions&) {
+                          const FormatOptions& options) {
   std::vector<Example> examples;
   for (size_t i = 0; i < records.size(); ++i) {
-    examples.push_back(
-        conversation(turns(text_field(records[i], "chosen", sources[i]), sources[i]), sources[i]));
-    examples.back().train_all = true;
+    const std::string chosen = text_field(records[i], "chosen", sources[i]);
+    Example e;
+    if (options.has_chat_template) {
+      e = conversation(turns(chosen, sources[i]), sources[i]);
+      e.train_all = true;
+    } else {
+      e.source = sources[i];
+      e.segments = {{chosen, true}};
+    }
+    examples.push_back(std::move(e));
   }
   return examples;
 }

@@ -13,8 +13,8 @@ std::string text_field(const Json& record, const char* key, const std::string& s
 std::string optional_text(const Json& record, const char* key, const std::string& source);
 bool has_text(const Json& record, const char* key);
 
-// A conversation whose assistant turns are learned. Errors: Error{source} for a turn without role or content,
-// an unknown role, or a conversation without an assistant's turn.
+// A conversation whose assistant turns are learned, where its turns do not say otherwise ("train": bool or "weight").
+// Errors: Error{source} for no turns, a turn without role or content, or an unknown role.
 Example conversation(Json messages, const std::string& source);
 
 }  // namespace nibble::data

@@ -62,7 +62,6 @@ Example conversation(Json messages, const std::string& source) {
           messages.empty() ? "none" : messages.type_name());
   Example e;
   e.source = source;
-  bool assistant = false;
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string where = fmt::format("{}, message {}", source, i + 1);
     const std::string role = text_field(messages[i], "role", where);
@@ -73,13 +72,13 @@ Example conversation(Json messages, const std::string& source) {
                 role == "developer" || role == "function",
             where, "unknown role \"{}\"; expected system, user, assistant or tool", role);
     bool learn = role == "assistant";
-    // A turn may say itself whether it is learned ("train": false, or Axolotl's "weight": 0).
+    // A turn may say itself whether it is learned ("train": false, or OpenAI's "weight": 0); templates need
+    // not see that.
     if (messages[i].contains("train")) learn = json_get<bool>(messages[i], "train", where);
     if (messages[i].contains("weight")) learn = json_get<double>(messages[i], "weight", where) > 0;
+    e.turn_choices = messages[i].erase("train") + messages[i].erase("weight") > 0 || e.turn_choices;
     e.train_message.push_back(learn);
-    assistant = assistant || learn;
   }
-  require(assistant, source, "nothing in it is learned: no assistant message");
   e.messages = std::move(messages);
   return e;
 }
