@@ -6,10 +6,17 @@ namespace nibble::cli {
 // The contents page of the program, in the order of `nibble --help`.
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
-      {"generate", "write text with a model: one prompt or a file of them", run_generate},
+      {"train", "fine-tune a model on data: adapters over a frozen 4-bit base", run_train},
+      {"plan", "the memory and the time that a run will take, before it takes them", run_plan},
       {"chat", "talk to a model", run_chat},
+      {"generate", "write text with a model: one prompt or a file of them", run_generate},
       {"eval ppl", "perplexity of a text or of the records of a file", run_eval_ppl},
       {"eval match", "share of reference answers given exactly, base and adapter side by side", run_eval_match},
+      {"inspect model", "tensors, formats, sizes, and the error that a format would make", run_inspect_model},
+      {"inspect data", "what is trained, token by token, and how long the examples are", run_inspect_data},
+      {"inspect adapter", "rank, targets and norms of a LoRA adapter", run_inspect_adapter},
+      {"quantize", "write a model as a bitsandbytes checkpoint that Transformers loads", run_quantize},
+      {"tokenize", "ids and pieces of a text, and back", run_tokenize},
   };
   return table;
 }
