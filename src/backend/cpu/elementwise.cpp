@@ -1,8 +1,56 @@
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/elementwise.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+// Products and sums are rounded one by one (no fused multiply-add): the same bytes on every instruction set.
+void scale_range(const Tensor& x, float factor, const Tensor& out, bool accumulate, int64_t begin, int64_t end) {
+  const hn::ScalableTag<float> d;
+  const auto by = hn::Set(d, factor);
+  with_float(x.dtype(), "scale", [&](auto tx) HWY_ATTR {
+    with_float(out.dtype(), "scale", [&](auto to) HWY_ATTR {
+      const auto* px = x.data<typename decltype(tx)::type>();
+      auto* po = out.data<typename decltype(to)::type>();
+      if (accumulate)
+        for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR { at.store(d, hn::Add(at.load(d, po), hn::Mul(at.load(d, px), by)), po); });
+      else
+        for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(at.load(d, px), by), po); });
+    });
+  });
+}
+
+// out[begin, end) = a[begin, end) + b[b_begin …): the same tensor position for add, the row's start for add_bias.
+void add_range(const Tensor& a, const Tensor& b, const Tensor& out, int64_t begin, int64_t end, int64_t b_begin) {
+  const hn::ScalableTag<float> d;
+  with_float(a.dtype(), "add", [&](auto ta) HWY_ATTR {
+    with_float(b.dtype(), "add", [&](auto tb) HWY_ATTR {
+      with_float(out.dtype(), "add", [&](auto to) HWY_ATTR {
+        const auto* pa = a.data<typename decltype(ta)::type>() + begin;
+        const auto* pb = b.data<typename decltype(tb)::type>() + b_begin;
+        auto* po = out.data<typename decltype(to)::type>() + begin;
+        for_vectors(d, 0, end - begin, [&](const auto& at) HWY_ATTR { at.store(d, hn::Add(at.load(d, pa), at.load(d, pb)), po); });
+      });
+    });
+  });
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace nibble::backend::cpu {
+HWY_EXPORT(scale_range);
+HWY_EXPORT(add_range);
+
 namespace {
 constexpr int64_t kGrain = 1 << 15;
 }
@@ -22,52 +70,22 @@ void fill(Stream&, Tensor& out, float value) {
 }
 
 void scale(Stream&, const Tensor& x, float factor, Tensor& out, bool accumulate) {
-  with_float(x.dtype(), "scale", [&](auto tx) {
-    with_float(out.dtype(), "scale", [&](auto to) {
-      const auto* px = x.data<typename decltype(tx)::type>();
-      auto* po = out.data<typename decltype(to)::type>();
-      parallel_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const float s = factor * to_float(px[i]);
-          from_float(accumulate ? to_float(po[i]) + s : s, po[i]);
-        }
-      });
-    });
-  });
+  parallel_for(x.numel(), kGrain,
+               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(scale_range)(x, factor, out, accumulate, begin, end); });
 }
 
 void accumulate(Stream& stream, const Tensor& x, Tensor& out, bool accumulate) { scale(stream, x, 1.0f, out, accumulate); }
 
 void add(Stream&, const Tensor& a, const Tensor& b, Tensor& out) {
-  with_float(a.dtype(), "add", [&](auto ta) {
-    with_float(b.dtype(), "add", [&](auto tb) {
-      with_float(out.dtype(), "add", [&](auto to) {
-        const auto* pa = a.data<typename decltype(ta)::type>();
-        const auto* pb = b.data<typename decltype(tb)::type>();
-        auto* po = out.data<typename decltype(to)::type>();
-        parallel_for(a.numel(), kGrain, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) from_float(to_float(pa[i]) + to_float(pb[i]), po[i]);
-        });
-      });
-    });
-  });
+  parallel_for(a.numel(), kGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(add_range)(a, b, out, begin, end, begin); });
 }
 
 void add_bias(Stream&, const Tensor& x, const Tensor& bias, Tensor& out) {
   const int64_t n = x.shape().last();
-  with_float(x.dtype(), "add_bias", [&](auto ta) {
-    with_float(bias.dtype(), "add_bias", [&](auto tb) {
-      with_float(out.dtype(), "add_bias", [&](auto to) {
-        const auto* pa = x.data<typename decltype(ta)::type>();
-        const auto* pb = bias.data<typename decltype(tb)::type>();
-        auto* po = out.data<typename decltype(to)::type>();
-        parallel_for(x.shape().rows(), 16, [&](int64_t begin, int64_t end) {
-          for (int64_t r = begin; r < end; ++r)
-            for (int64_t i = 0; i < n; ++i) from_float(to_float(pa[r * n + i]) + to_float(pb[i]), po[r * n + i]);
-        });
-      });
-    });
+  parallel_for(x.shape().rows(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(add_range)(x, bias, out, r * n, (r + 1) * n, 0);
   });
 }
 
 }  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE

@@ -2,73 +2,116 @@
 
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/norm.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y, const Tensor& rstd, int64_t begin, int64_t end) {
+  const hn::ScalableTag<float> d;
+  const int64_t n = x.shape().last();
+  float* inverse = rstd.data<float>();
+  with_float(x.dtype(), "rms_norm", [&](auto tx) HWY_ATTR {
+    with_float(w.dtype(), "rms_norm", [&](auto tw) HWY_ATTR {
+      using X = typename decltype(tx)::type;
+      const auto* pw = w.data<typename decltype(tw)::type>();
+      for (int64_t r = begin; r < end; ++r) {
+        const X* px = x.data<X>() + r * n;
+        X* py = y.data<X>() + r * n;
+        auto squares = hn::Zero(d);
+        for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+          const auto v = at.load(d, px);
+          squares = hn::MulAdd(v, v, squares);
+        });
+        inverse[r] = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(n) + eps);
+        const auto s = hn::Set(d, inverse[r]);
+        for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), at.load(d, pw)), py); });
+      }
+    });
+  });
+}
+
+// dx = rstd (dy w - x rstd² mean(dy w x));  sums [n] += dy x rstd, or null.
+template <class Y, class X, class W, class DX>
+void backward_rows(const Y* dy, const X* x, const W* w, const float* rstd, DX* dx, bool accumulate, float* sums, int64_t n,
+                   int64_t begin, int64_t end) {
+  const hn::ScalableTag<float> d;
+  for (int64_t r = begin; r < end; ++r) {
+    const Y* py = dy + r * n;
+    const X* px = x + r * n;
+    DX* to = dx + r * n;
+    auto dot = hn::Zero(d);
+    for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { dot = hn::MulAdd(hn::Mul(at.load(d, py), at.load(d, w)), at.load(d, px), dot); });
+    const float s = rstd[r];
+    const auto scale = hn::Set(d, s);
+    const auto back = hn::Set(d, -hn::GetLane(hn::SumOfLanes(d, dot)) * s * s * s / static_cast<float>(n));
+    for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+      const auto xi = at.load(d, px), gi = hn::Mul(at.load(d, py), scale);
+      auto g = hn::MulAdd(xi, back, hn::Mul(gi, at.load(d, w)));
+      if (accumulate) g = hn::Add(at.load(d, to), g);
+      at.store(d, g, to);
+      if (sums != nullptr) at.store(d, hn::MulAdd(gi, xi, at.load(d, sums)), sums);
+    });
+  }
+}
+
+void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd, const Tensor& dx, bool accumulate,
+                            float* sums, int64_t begin, int64_t end) {
+  with_float(dy.dtype(), "rms_norm_backward", [&](auto ty) HWY_ATTR {
+    with_float(x.dtype(), "rms_norm_backward", [&](auto tx) HWY_ATTR {
+      with_float(w.dtype(), "rms_norm_backward", [&](auto tw) HWY_ATTR {
+        with_float(dx.dtype(), "rms_norm_backward", [&](auto td) HWY_ATTR {
+          backward_rows(dy.data<typename decltype(ty)::type>(), x.data<typename decltype(tx)::type>(),
+                        w.data<typename decltype(tw)::type>(), rstd.data<float>(), dx.data<typename decltype(td)::type>(), accumulate,
+                        sums, x.shape().last(), begin, end);
+        });
+      });
+    });
+  });
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace nibble::backend::cpu {
+HWY_EXPORT(rms_norm_rows);
+HWY_EXPORT(rms_norm_backward_rows);
+
 namespace {
 constexpr int64_t kRows = 64;
 }
 
 void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, Tensor& y, Tensor& rstd) {
-  const int64_t n = x.shape().last();
-  float* pr = rstd.data<float>();
-  with_float(x.dtype(), "rms_norm", [&](auto tx) {
-    with_float(w.dtype(), "rms_norm", [&](auto tw) {
-      const auto* px = x.data<typename decltype(tx)::type>();
-      const auto* pw = w.data<typename decltype(tw)::type>();
-      auto* py = y.data<typename decltype(tx)::type>();
-      parallel_for(x.shape().rows(), kRows, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          float s = 0;
-          for (int64_t i = 0; i < n; ++i) s += to_float(px[r * n + i]) * to_float(px[r * n + i]);
-          pr[r] = 1.0f / std::sqrt(s / static_cast<float>(n) + eps);
-          for (int64_t i = 0; i < n; ++i) from_float(to_float(px[r * n + i]) * pr[r] * to_float(pw[i]), py[r * n + i]);
-        }
-      });
-    });
-  });
+  parallel_for(x.shape().rows(), kRows / 4,
+               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(rms_norm_rows)(x, w, eps, y, rstd, begin, end); });
 }
 
 void rms_norm_backward(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd, Tensor& dx,
                        bool accumulate_dx, Tensor& dw, bool accumulate_dw) {
   const int64_t n = x.shape().last(), rows = x.shape().rows(), chunks = (rows + kRows - 1) / kRows;
-  const float* pr = rstd.data<float>();
   float* partial = nullptr;
   if (dw) partial = reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(chunks * n) * 4));
-  with_float(x.dtype(), "rms_norm_backward", [&](auto tx) {
-    with_float(w.dtype(), "rms_norm_backward", [&](auto tw) {
-      with_float(dy.dtype(), "rms_norm_backward", [&](auto ty) {
-        with_float(dx.dtype(), "rms_norm_backward", [&](auto tdx) {
-          const auto* px = x.data<typename decltype(tx)::type>();
-          const auto* pw = w.data<typename decltype(tw)::type>();
-          const auto* py = dy.data<typename decltype(ty)::type>();
-          auto* pdx = dx.data<typename decltype(tdx)::type>();
-          parallel_for(rows, kRows, [&](int64_t begin, int64_t end) {
-            float* sum = dw ? partial + begin / kRows * n : nullptr;
-            if (sum) std::fill_n(sum, n, 0.0f);
-            for (int64_t r = begin; r < end; ++r) {
-              float dot = 0;
-              for (int64_t i = 0; i < n; ++i) dot += to_float(py[r * n + i]) * to_float(pw[i]) * to_float(px[r * n + i]);
-              const float rs = pr[r], c = dot * rs * rs * rs / static_cast<float>(n);
-              for (int64_t i = 0; i < n; ++i) {
-                const float xi = to_float(px[r * n + i]), d = to_float(py[r * n + i]);
-                if (sum) sum[i] += d * xi * rs;
-                const float g = d * to_float(pw[i]) * rs - xi * c;
-                from_float(accumulate_dx ? to_float(pdx[r * n + i]) + g : g, pdx[r * n + i]);
-              }
-            }
-          });
-        });
-      });
-    });
+  parallel_for(rows, kRows, [&](int64_t begin, int64_t end) {
+    float* sums = dw ? partial + begin / kRows * n : nullptr;
+    if (sums != nullptr) std::fill_n(sums, n, 0.0f);
+    HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)(dy, x, w, rstd, dx, accumulate_dx, sums, begin, end);
   });
   if (!dw) return;
-  float* po = dw.data<float>();
+  float* to = dw.data<float>();
   for (int64_t i = 0; i < n; ++i) {
     float s = 0;
     for (int64_t c = 0; c < chunks; ++c) s += partial[c * n + i];
-    po[i] = accumulate_dw ? po[i] + s : s;
+    to[i] = accumulate_dw ? to[i] + s : s;
   }
 }
 
 }  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE

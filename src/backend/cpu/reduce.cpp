@@ -36,10 +36,10 @@ void sum_of_squares(Stream&, const Tensor& x, Tensor& out) {
     const auto* px = x.data<typename decltype(tx)::type>();
     parallel_for(n, kChunk, [&](int64_t begin, int64_t end) {
       double lanes[8] = {};
-      for (int64_t i = begin; i < end; ++i) {
-        const double v = to_float(px[i]);
-        lanes[(i - begin) & 7] += v * v;
-      }
+      int64_t i = begin;
+      for (; i + 8 <= end; i += 8)
+        for (int64_t j = 0; j < 8; ++j) lanes[j] += static_cast<double>(to_float(px[i + j])) * static_cast<double>(to_float(px[i + j]));
+      for (; i < end; ++i) lanes[i & 7] += static_cast<double>(to_float(px[i])) * static_cast<double>(to_float(px[i]));
       partial[static_cast<size_t>(begin / kChunk)] = tree_sum<double>(lanes);
     });
   });

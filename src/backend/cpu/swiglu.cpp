@@ -1,59 +1,104 @@
-#include <cmath>
-
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/swiglu.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target, as Highway wants it:
+#include "backend/cpu/exp-inl.h"
+#include "backend/cpu/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+template <class D, class V>
+HWY_INLINE V sigmoid(D d, V z) {
+  const auto one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, exp_f32(d, hn::Neg(z))));
+}
+
+void swiglu_range(const Tensor& gate, const Tensor& up, const Tensor& out, int64_t begin, int64_t end) {
+  const hn::ScalableTag<float> d;
+  with_float(gate.dtype(), "swiglu", [&](auto tg) HWY_ATTR {
+    with_float(up.dtype(), "swiglu", [&](auto tu) HWY_ATTR {
+      with_float(out.dtype(), "swiglu", [&](auto to) HWY_ATTR {
+        const auto* pg = gate.data<typename decltype(tg)::type>();
+        const auto* pu = up.data<typename decltype(tu)::type>();
+        auto* po = out.data<typename decltype(to)::type>();
+        for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
+          const auto z = at.load(d, pg);
+          at.store(d, hn::Mul(hn::Mul(z, sigmoid(d, z)), at.load(d, pu)), po);
+        });
+      });
+    });
+  });
+}
+
+// silu'(z) = s + silu(z) (1 - s), s = sigmoid(z). All of a vector is read before any of it is written, so dgate and dup
+// may lie over gate and up.
+template <class Y, class G, class DG, class DU>
+void backward_typed(const Y* dy, const G* gate, const G* up, DG* dgate, bool add_gate, DU* dup, bool add_up, int64_t begin,
+                    int64_t end) {
+  const hn::ScalableTag<float> d;
+  for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
+    const auto z = at.load(d, gate), u = at.load(d, up), y = at.load(d, dy);
+    const auto s = sigmoid(d, z), silu = hn::Mul(z, s);
+    const auto slope = hn::Add(s, hn::Mul(silu, hn::Sub(hn::Set(d, 1.0f), s)));
+    auto dg = hn::Mul(hn::Mul(y, u), slope), du = hn::Mul(y, silu);
+    if (dgate != nullptr) {
+      if (add_gate) dg = hn::Add(at.load(d, dgate), dg);
+      at.store(d, dg, dgate);
+    }
+    if (dup != nullptr) {
+      if (add_up) du = hn::Add(at.load(d, dup), du);
+      at.store(d, du, dup);
+    }
+  });
+}
+
+void swiglu_backward_range(const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate, bool add_gate,
+                           const Tensor& dup, bool add_up, int64_t begin, int64_t end) {
+  with_float(dy.dtype(), "swiglu_backward", [&](auto ty) HWY_ATTR {
+    with_float(gate.dtype(), "swiglu_backward", [&](auto tg) HWY_ATTR {
+      with_float(dgate ? dgate.dtype() : kF32, "swiglu_backward", [&](auto tdg) HWY_ATTR {
+        with_float(dup ? dup.dtype() : kF32, "swiglu_backward", [&](auto tdu) HWY_ATTR {
+          using G = typename decltype(tg)::type;
+          using DG = typename decltype(tdg)::type;
+          using DU = typename decltype(tdu)::type;
+          backward_typed(dy.data<typename decltype(ty)::type>(), gate.data<G>(), up.data<G>(), dgate ? dgate.data<DG>() : nullptr,
+                         add_gate, dup ? dup.data<DU>() : nullptr, add_up, begin, end);
+        });
+      });
+    });
+  });
+}
+
+}  // namespace nibble::backend::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace nibble::backend::cpu {
+HWY_EXPORT(swiglu_range);
+HWY_EXPORT(swiglu_backward_range);
+
 namespace {
 constexpr int64_t kGrain = 1 << 14;
 }
 
 void swiglu(Stream&, const Tensor& gate, const Tensor& up, Tensor& out) {
-  with_float(gate.dtype(), "swiglu", [&](auto tg) {
-    with_float(up.dtype(), "swiglu", [&](auto tu) {
-      with_float(out.dtype(), "swiglu", [&](auto to) {
-        const auto* pg = gate.data<typename decltype(tg)::type>();
-        const auto* pu = up.data<typename decltype(tu)::type>();
-        auto* po = out.data<typename decltype(to)::type>();
-        parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            const float z = to_float(pg[i]);
-            from_float(z / (1.0f + std::exp(-z)) * to_float(pu[i]), po[i]);
-          }
-        });
-      });
-    });
-  });
+  parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(swiglu_range)(gate, up, out, begin, end); });
 }
 
 void swiglu_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate, bool accumulate_gate,
                      Tensor& dup, bool accumulate_up) {
-  const DType tdg = dgate ? dgate.dtype() : kF32, tdu = dup ? dup.dtype() : kF32;
-  with_float(dy.dtype(), "swiglu_backward", [&](auto ty) {
-    with_float(gate.dtype(), "swiglu_backward", [&](auto tg) {
-      with_float(up.dtype(), "swiglu_backward", [&](auto tu) {
-        with_float(tdg, "swiglu_backward", [&](auto tdgate) {
-          with_float(tdu, "swiglu_backward", [&](auto tdup) {
-            const auto* py = dy.data<typename decltype(ty)::type>();
-            const auto* pg = gate.data<typename decltype(tg)::type>();
-            const auto* pu = up.data<typename decltype(tu)::type>();
-            auto* pdg = dgate ? dgate.data<typename decltype(tdgate)::type>() : nullptr;
-            auto* pdu = dup ? dup.data<typename decltype(tdup)::type>() : nullptr;
-            parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) {
-              for (int64_t i = begin; i < end; ++i) {
-                const float z = to_float(pg[i]), u = to_float(pu[i]), d = to_float(py[i]);
-                const float s = 1.0f / (1.0f + std::exp(-z)), silu = z * s;
-                const float dg = d * u * (s + silu * (1.0f - s)), du = d * silu;
-                if (pdg) from_float(accumulate_gate ? to_float(pdg[i]) + dg : dg, pdg[i]);
-                if (pdu) from_float(accumulate_up ? to_float(pdu[i]) + du : du, pdu[i]);
-              }
-            });
-          });
-        });
-      });
-    });
+  require(gate.dtype() == up.dtype(), "swiglu_backward", "expected gate and up of one type, got {} and {}",
+          dtype_name(gate.dtype()), dtype_name(up.dtype()));
+  parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(swiglu_backward_range)(dy, gate, up, dgate, accumulate_gate, dup, accumulate_up, begin, end);
   });
 }
 
 }  // namespace nibble::backend::cpu
+#endif  // HWY_ONCE
