@@ -2,70 +2,66 @@
 
 #include <cstring>
 
-#include "base/file.h"
 #include "base/json.h"
 #include "io/safetensors.h"
+#include "io/train_state.h"
 
 namespace nibble::train {
 namespace {
 
-const io::SafetensorsEntry& entry_of(const io::SafetensorsFile& file, const std::string& name, const std::string& path) {
-  const io::SafetensorsEntry* entry = file.find(name);
-  require(entry != nullptr, path, "lacks {}: it is the checkpoint of another run, or damaged", name);
-  return *entry;
+constexpr const char* kOptimizerFile = "/optimizer.safetensors";
+
+void write_optimizer(const std::string& path, Optimizer& optimizer) {
+  std::vector<io::SafetensorsWriter::Declared> declared;
+  for (const auto& tensor : optimizer.state_layout()) declared.push_back({tensor.name, tensor.dtype, tensor.shape});
+  io::SafetensorsWriter writer(path, declared, {});
+  optimizer.write_state([&](std::span<const std::byte> bytes) { writer.write(bytes); });
+  writer.commit();
 }
 
 }  // namespace
 
-void write_state(const std::string& directory, const RunState& state, const std::vector<autograd::Parameter*>& parameters,
-                 Optimizer& optimizer) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const autograd::Parameter* parameter : parameters) tensors.emplace_back(parameter->name, parameter->variable.value());
-  io::write_safetensors(directory + "/parameters.safetensors", tensors, {});
-
-  std::vector<io::SafetensorsWriter::Declared> declared;
-  for (const auto& tensor : optimizer.state_layout()) declared.push_back({tensor.name, tensor.dtype, tensor.shape});
-  io::SafetensorsWriter writer(directory + "/optimizer.safetensors", declared, {});
-  optimizer.write_state([&](std::span<const std::byte> bytes) { writer.write(bytes); });
-  writer.commit();
-
-  const Json json = {{"format", 1},
-                     {"step", state.step},
-                     {"updates", state.updates},
-                     {"tokens", state.tokens},
-                     {"trained_tokens", state.trained_tokens},
-                     {"best_step", state.best_step},
-                     {"best_loss", state.best_loss}};
-  write_file_atomic(directory + "/state.json", json.dump(2) + "\n");
+void save_state(const std::string& run_directory, const RunState& state, const std::vector<autograd::Parameter*>& parameters,
+                Optimizer& optimizer, const std::function<void(const std::string& directory)>& also) {
+  io::TrainState file;
+  file.step = state.step;
+  for (const autograd::Parameter* parameter : parameters) file.tensors.emplace_back(parameter->name, parameter->variable.value());
+  file.scalars = {{"updates", state.updates},
+                  {"tokens", state.tokens},
+                  {"trained_tokens", state.trained_tokens},
+                  {"best_step", state.best_step},
+                  {"best_loss", state.best_loss}};
+  io::write_checkpoint(run_directory, file, [&](const std::string& directory) {
+    write_optimizer(directory + kOptimizerFile, optimizer);
+    if (also) also(directory);
+  });
 }
 
-RunState read_state(const std::string& directory, const std::vector<autograd::Parameter*>& parameters, Optimizer& optimizer) {
-  const std::string state_path = directory + "/state.json";
-  const Json json = parse_json(read_file(state_path, 1 << 20), state_path);
-  require(json.is_object() && json.value("format", 0) == 1, state_path, "is not the state of a run of this version");
+RunState load_state(const std::string& checkpoint, const std::vector<autograd::Parameter*>& parameters, Optimizer& optimizer) {
+  const io::TrainState file = io::read_checkpoint(checkpoint);
   RunState state;
-  state.step = json_get<int64_t>(json, "step", state_path);
-  state.updates = json_get<int64_t>(json, "updates", state_path);
-  state.tokens = json_get<int64_t>(json, "tokens", state_path);
-  state.trained_tokens = json_get<int64_t>(json, "trained_tokens", state_path);
-  state.best_step = json_get<int64_t>(json, "best_step", state_path);
-  state.best_loss = json_get<double>(json, "best_loss", state_path);
-  require(state.step >= 0 && state.updates >= 0 && state.updates <= state.step, state_path, "counts {} updates in {} steps", state.updates,
+  state.step = file.step;
+  state.updates = json_get<int64_t>(file.scalars, "updates", checkpoint);
+  state.tokens = json_get<int64_t>(file.scalars, "tokens", checkpoint);
+  state.trained_tokens = json_get<int64_t>(file.scalars, "trained_tokens", checkpoint);
+  state.best_step = json_get<int64_t>(file.scalars, "best_step", checkpoint);
+  state.best_loss = json_get<double>(file.scalars, "best_loss", checkpoint);
+  require(state.step >= 0 && state.updates >= 0 && state.updates <= state.step, checkpoint, "counts {} updates in {} steps", state.updates,
           state.step);
-
-  const std::string parameter_path = directory + "/parameters.safetensors";
-  const auto file = io::SafetensorsFile::open(parameter_path);
   for (autograd::Parameter* parameter : parameters) {
     const Tensor& value = parameter->variable.value();
-    const io::SafetensorsEntry& entry = entry_of(file, parameter->name, parameter_path);
-    require(entry.dtype == "F32" && entry.shape == value.shape(), parameter_path, "{} is {} {} where this run has F32 {}", parameter->name,
-            entry.dtype, entry.shape.str(), value.shape().str());
-    std::memcpy(value.raw(), entry.data.data(), entry.data.size());
+    const Tensor& saved = file.tensor(parameter->name);
+    require(saved.dtype() == kF32 && saved.shape() == value.shape(), checkpoint, "{} is {} {} where this run has f32 {}", parameter->name,
+            dtype_name(saved.dtype()), saved.shape().str(), value.shape().str());
+    std::memcpy(value.raw(), saved.raw(), static_cast<size_t>(value.bytes()));
   }
-
-  const std::string optimizer_path = directory + "/optimizer.safetensors";
-  const auto saved = io::SafetensorsFile::open(optimizer_path);
-  optimizer.read_state([&](const Optimizer::StateTensor& tensor) { return entry_of(saved, tensor.name, optimizer_path).data; });
+  const std::string path = checkpoint + kOptimizerFile;
+  const auto saved = io::SafetensorsFile::open(path);
+  optimizer.read_state([&](const Optimizer::StateTensor& tensor) {
+    const io::SafetensorsEntry* entry = saved.find(tensor.name);
+    require(entry != nullptr, path, "lacks {}: it is the checkpoint of another run, or damaged", tensor.name);
+    return entry->data;
+  });
   return state;
 }
 

@@ -1,9 +1,11 @@
 // What a run is at a step boundary, written and read back bit for bit: trained parameters, optimizer state, counters.
 // The position in the data is the step itself (data/steps.h), random numbers are counter-based.
 //
-// Files of a checkpoint directory: state.json; parameters.safetensors (f32, by parameter name); optimizer.safetensors
-// (Optimizer::state_layout()); and for LoRA the adapter in PEFT's format, so that a checkpoint can be used as it is.
+// A checkpoint (io/train_state.h) holds the parameters as its tensors and the counters as its scalars; beside them stand
+// optimizer.safetensors (Optimizer::state_layout(), streamed from its pages) and, for LoRA, the adapter in PEFT's format,
+// so that a checkpoint can be used as an adapter.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,9 +22,10 @@ struct RunState {
   double best_loss = 0;
 };
 
-void write_state(const std::string& directory, const RunState& state, const std::vector<autograd::Parameter*>& parameters,
-                 Optimizer& optimizer);
+// `also` writes further files into the checkpoint.
+void save_state(const std::string& run_directory, const RunState& state, const std::vector<autograd::Parameter*>& parameters,
+                Optimizer& optimizer, const std::function<void(const std::string& directory)>& also);
 // Errors: Error{file}: missing or damaged files, parameters of another shape.
-RunState read_state(const std::string& directory, const std::vector<autograd::Parameter*>& parameters, Optimizer& optimizer);
+RunState load_state(const std::string& checkpoint, const std::vector<autograd::Parameter*>& parameters, Optimizer& optimizer);
 
 }  // namespace nibble::train

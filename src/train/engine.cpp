@@ -1,6 +1,7 @@
 #include "train/engine.h"
 
 #include <cmath>
+#include <filesystem>
 
 #include "backend/kernels/elementwise.h"
 #include "base/process.h"
@@ -134,12 +135,19 @@ std::optional<double> Engine::evaluate(const std::vector<data::MicroBatch>& batc
   return trained > 0 ? sum / static_cast<double>(trained) : 0.0;
 }
 
-void Engine::write_state(const std::string& directory, const RunState& state) {
-  train::write_state(directory, state, parameters_, *optimizer_);
-  if (prepared_.recipe.lora()) export_to(directory, nullptr);
+void Engine::save(const std::string& run_directory, const RunState& state) {
+  save_state(run_directory, state, parameters_, *optimizer_, [&](const std::string& directory) {
+    if (!prepared_.recipe.lora()) return;
+    // Written inside, then moved up, so that a killed process leaves nothing beside the checkpoint.
+    const std::string inner = directory + "/adapter";
+    export_to(inner, nullptr);
+    for (const auto& entry : std::filesystem::directory_iterator(inner))
+      std::filesystem::rename(entry.path(), std::filesystem::path(directory) / entry.path().filename());
+    std::filesystem::remove(inner);
+  });
 }
 
-RunState Engine::read_state(const std::string& directory) { return train::read_state(directory, parameters_, *optimizer_); }
+RunState Engine::load(const std::string& checkpoint) { return load_state(checkpoint, parameters_, *optimizer_); }
 
 void Engine::export_to(const std::string& directory, const Json& manifest) {
   if (prepared_.recipe.lora()) {

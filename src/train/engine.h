@@ -31,8 +31,9 @@ class Engine {
   // Mean NLL over the trained tokens. nullopt when interrupted.
   std::optional<double> evaluate(const std::vector<data::MicroBatch>& batches);
 
-  void write_state(const std::string& directory, const RunState& state);
-  RunState read_state(const std::string& directory);
+  // A checkpoint of the run directory, and the state of one.
+  void save(const std::string& run_directory, const RunState& state);
+  RunState load(const std::string& checkpoint);
   // The adapter, or with method full the whole model, as a directory others can load. `manifest` may be null.
   void export_to(const std::string& directory, const Json& manifest);
 

@@ -126,6 +126,7 @@ Recipe recipe_from_json(const Json& json, const std::string& where) {
   // JSON is YAML, so there is one reader.
   Recipe recipe;
   read_recipe_text(recipe, json.dump(), where);
+  recipe.given.clear();  // every key stands there, whether somebody wrote it or not
   return recipe;
 }
 

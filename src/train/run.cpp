@@ -10,11 +10,11 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/text.h"
+#include "io/train_state.h"
 #include "train/display.h"
 #include "train/engine.h"
 #include "train/manifest.h"
 #include "train/report.h"
-#include "train/run_directory.h"
 #include "train/schedule.h"
 
 namespace nibble::train {
@@ -28,6 +28,7 @@ class Run {
   RunResult go();
 
  private:
+  std::string file(const char* name) const { return recipe_.out + "/" + name; }
   void open_directory();
   void check_earlier_run(const Json& earlier);
   void start_or_resume();
@@ -48,7 +49,7 @@ class Run {
   std::vector<data::MicroBatch> held_out_;
   Json manifest_;
   RunResult result_;
-  std::unique_ptr<RunDirectory> directory_;
+  std::unique_ptr<io::RunLock> lock_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<MetricsFile> metrics_;
   RunState state_;
@@ -70,7 +71,7 @@ Run::Run(const Prepared& prepared, const RunOptions& options)
 
 // What an earlier run left in the directory allows this one only when asked.
 void Run::check_earlier_run(const Json& earlier) {
-  const auto checkpoints = directory_->checkpoints();
+  const auto checkpoints = io::list_checkpoints(recipe_.out);
   if (earlier.is_null() && checkpoints.empty()) return;
   if (options_.resume) {
     require(!earlier.is_null(), recipe_.out, "has checkpoints but no {}, so it cannot be told what they belong to", kManifestFile);
@@ -85,30 +86,32 @@ void Run::check_earlier_run(const Json& earlier) {
                                               earlier.is_object() && earlier.value("status", "") == "finished"
                                                   ? "a finished run"
                                                   : "an unfinished run"));
-  directory_->clear();
+  for (const auto& checkpoint : checkpoints) std::filesystem::remove_all(checkpoint.path);
+  for (const char* name : {"best", "recipe.yaml", kManifestFile, "metrics.jsonl", "loss.svg", "adapter_config.json", "adapter_model.safetensors"})
+    std::filesystem::remove_all(file(name));
 }
 
 void Run::open_directory() {
-  directory_ = std::make_unique<RunDirectory>(recipe_.out);
+  lock_ = std::make_unique<io::RunLock>(recipe_.out);
   manifest_ = make_manifest(prepared_);
   check_earlier_run(read_manifest(recipe_.out));
-  const auto copies = static_cast<uint64_t>(recipe_.save_steps > 0 ? recipe_.save_total_limit + 1 : 2);
-  directory_->require_free(static_cast<uint64_t>(result_.plan.page_file_bytes) +
-                           copies * static_cast<uint64_t>(result_.plan.checkpoint_bytes) +
-                           3 * static_cast<uint64_t>(result_.plan.trainable) * 4 + (16 << 20));
-  write_file_atomic(directory_->file("recipe.yaml"), recipe_yaml(recipe_));
+  const int64_t copies = recipe_.save_steps > 0 ? recipe_.save_total_limit + 1 : 2;
+  const int64_t adapters = 3 * result_.plan.trainable * 4;
+  io::require_free_disk(recipe_.out, result_.plan.page_file_bytes + copies * result_.plan.checkpoint_bytes + adapters + (16 << 20),
+                        "checkpoints, adapters and the state of the optimizer");
+  write_file_atomic(file("recipe.yaml"), recipe_yaml(recipe_));
 }
 
 void Run::start_or_resume() {
-  const auto checkpoints = directory_->checkpoints();
-  if (options_.resume && !checkpoints.empty()) {
-    state_ = engine_->read_state(checkpoints.back().path);
+  const auto newest = io::newest_checkpoint(recipe_.out);
+  if (options_.resume && newest) {
+    state_ = engine_->load(newest->path);
     require(state_.step < total_, recipe_.out, "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
     display_.text(fmt::format("going on from step {} of {}", state_.step, total_));
   } else if (options_.resume) {
     display_.text("no checkpoint yet: starting from the first step");
   }
-  metrics_ = std::make_unique<MetricsFile>(directory_->file("metrics.jsonl"), state_.step);
+  metrics_ = std::make_unique<MetricsFile>(file("metrics.jsonl"), state_.step);
   result_.steps = metrics_->earlier_steps();
   result_.evals = metrics_->earlier_evals();
   write_manifest(recipe_.out, manifest_);
@@ -194,17 +197,16 @@ void Run::evaluate(int64_t step, double epoch) {
   if (state_.best_step == 0 || *loss < state_.best_loss) {
     state_.best_step = step;
     state_.best_loss = *loss;
-    directory_->replace("best", [&](const std::string& path) {
-      Json manifest = manifest_;
-      manifest["step"] = step;
-      manifest["eval_loss"] = *loss;
-      engine_->export_to(path, manifest);
-    });
+    Json manifest = manifest_;
+    manifest["step"] = step;
+    manifest["eval_loss"] = *loss;
+    engine_->export_to(file("best"), manifest);
   }
 }
 
 void Run::save_checkpoint() {
-  directory_->save_checkpoint(state_.step, recipe_.save_total_limit, [&](const std::string& path) { engine_->write_state(path, state_); });
+  engine_->save(recipe_.out, state_);
+  io::prune_checkpoints(recipe_.out, recipe_.save_total_limit, -1);
 }
 
 void Run::save_and_stop() {
@@ -222,7 +224,7 @@ void Run::finish() {
   if (!result_.evals.empty()) manifest_["eval_loss"] = result_.evals.back().loss;
   engine_->export_to(recipe_.out, manifest_);
   if (!recipe_.lora()) write_manifest(recipe_.out, manifest_);
-  write_file_atomic(directory_->file("loss.svg"), loss_svg(result_.steps, result_.evals, recipe_.out));
+  write_file_atomic(file("loss.svg"), loss_svg(result_.steps, result_.evals, recipe_.out));
 
   result_.best_step = state_.best_step;
   result_.best_loss = state_.best_loss;
