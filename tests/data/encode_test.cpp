@@ -151,8 +151,9 @@ TEST(Encode, ATemplateWithoutEndIsRefused) {
           "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ ': ' ~ m.content ~ '\n' }}{% endfor %}",
           Json::object()));
   // The next turn's first token is no end of this one.
-  EXPECT_THAT(failure([&] { encoder.encode(kChat); }),
-              HasSubstr("[chat.jsonl:1] the chat template puts no end token after the assistant's turn"));
+  for (const Example& e : {kChat, chat({{"user", "a"}, {"assistant", "b"}, {"user", "c"}})})
+    EXPECT_THAT(failure([&] { encoder.encode(e); }),
+                HasSubstr("[chat.jsonl:1] the chat template puts no end token after the assistant's turn"));
 }
 
 TEST(Encode, GenerationBlocksSayWhatIsLearned) {
