@@ -181,7 +181,7 @@ void copy_companions(const std::string& from, const std::string& to) {
   if (from.empty()) return;
   for (const char* name : kNames)
     if (const fs::path path = fs::path(from) / name; fs::is_regular_file(path))
-      fs::copy_file(path, fs::path(to) / name, fs::copy_options::overwrite_existing);
+      write_file_atomic((fs::path(to) / name).string(), read_file(path.string()));
 }
 
 // Removes what was written unless all of it was.

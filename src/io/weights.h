@@ -1,8 +1,9 @@
-// Where a model's weights come from, whatever the file: every source speaks the names, shapes and row order of the
-// Hugging Face checkpoint ("model.layers.0.self_attn.q_proj.weight") and of its config.json.
+// Where a model's weights come from, whatever the file: every source speaks the names, shapes and row order
+// of the Hugging Face checkpoint ("model.layers.0.self_attn.q_proj.weight") and of its config.json.
 //
-// Sources: a Hugging Face directory (single or sharded safetensors, dense or bnb-4bit / LLM.int8), GGUF, llama2.c .bin.
-// Ownership: Weights read from a source lie over its mapping and keep it alive; nothing is copied that need not be.
+// Sources: a Hugging Face directory (single or sharded safetensors, dense or bnb-4bit / LLM.int8), GGUF,
+// llama2.c .bin. Ownership: Weights read from a source lie over its mapping and keep it alive; nothing is
+// copied that need not be.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,8 +25,8 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
   virtual bool has(const std::string& name) const = 0;
-  // As stored, without conversion: dense, code book, int8 row or GGUF blocks. Errors: Error{file} when it is missing
-  // (the nearest name is suggested), its extent lies outside the file or its type cannot be decoded.
+  // As stored, without conversion: dense, code book, int8 row or GGUF blocks. Errors: Error{file} when it is
+  // missing (the nearest name is suggested), its extent lies outside the file or its type cannot be decoded.
   virtual quant::Weight read(const std::string& name) const = 0;
   // Every weight, in file order; the parts of a quantized one count as one under its ".weight" name.
   virtual std::vector<WeightInfo> list() const = 0;
@@ -33,7 +34,8 @@ class WeightSource {
   virtual void forget(const std::string& name) const { (void)name; }
 };
 
-// A source seen from a module: names are relative to a prefix. w / "self_attn" / "q_proj" then w.read("weight").
+// A source seen from a module: names are relative to a prefix. w / "self_attn" / "q_proj" then
+// w.read("weight").
 class ScopedWeights {
  public:
   explicit ScopedWeights(std::shared_ptr<const WeightSource> source, std::string prefix = "")
@@ -57,14 +59,15 @@ class ScopedWeights {
 };
 
 struct ModelFiles {
-  std::string path;      // as given
-  std::string container; // "safetensors", "gguf", "llama2.c"
-  Json config;           // config.json, or the same keys made from the file's metadata
+  std::string path;       // as given
+  std::string container;  // "safetensors", "gguf", "llama2.c"
+  Json config;            // config.json, or the same keys made from the file's metadata
   std::shared_ptr<const WeightSource> weights;
   std::vector<std::string> files;  // every weight file
 
   ScopedWeights root() const { return ScopedWeights(weights); }
-  // XXH3-128 over sizes and contents of the weight files (parallel, cached per process); what manifests record.
+  // XXH3-128 over sizes and contents of the weight files (parallel, cached per process); what manifests
+  // record.
   std::string hash() const;
 };
 

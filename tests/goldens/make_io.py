@@ -1,6 +1,6 @@
 """Makes tests/goldens/io/ (gguf 0.19, torch 2.15, transformers 5.23, bitsandbytes 0.50.2). Run make_tiny_llama.py first.
 
-  tiny.gguf        tiny_llama with the biases of biases.safetensors on q and k, rows of q and k permuted as llama.cpp's converter
+  tiny.gguf        tiny_llama with the attention biases of biases.safetensors, rows of q and k permuted as llama.cpp's converter
                    does it, llama3 rotary factors, linears in several GGUF types
   int8/            two linears of tiny_llama as LLM.int8 (bitsandbytes' own rows and scales), and their decoded values
 """
@@ -68,6 +68,8 @@ def make_gguf():
             add(b + name + ".weight", permute(w, heads) if heads else w, kind)
         add(b + "attn_q.bias", permute(biases[p + "self_attn.q_proj.bias"], 4), Q.F32)
         add(b + "attn_k.bias", permute(biases[p + "self_attn.k_proj.bias"], 2), Q.F32)
+        add(b + "attn_v.bias", biases[p + "self_attn.v_proj.bias"], Q.F32)
+        add(b + "attn_output.bias", biases[p + "self_attn.o_proj.bias"], Q.F32)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

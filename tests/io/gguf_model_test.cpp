@@ -59,7 +59,7 @@ TEST(GgufModel, WeightsAreTheCheckpointsInItsOrder) {
   }
   EXPECT_EQ(exact, 5 + 4);
   EXPECT_EQ(close, 2 + 2 * 5);
-  EXPECT_EQ(bias, 4);
+  EXPECT_EQ(bias, 8);
   EXPECT_EQ(m.weights->read("model.layers.0.self_attn.k_proj.weight").interleaved_heads, 2);
   EXPECT_EQ(m.weights->read("model.layers.0.self_attn.v_proj.weight").interleaved_heads, 0);
   EXPECT_FALSE(m.weights->has("rope_freqs.weight"));

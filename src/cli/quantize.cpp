@@ -1,0 +1,221 @@
+// nibble quantize: any model that nibble reads becomes a bitsandbytes checkpoint that Transformers loads.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+
+#include "backend/kernels/quantize.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/parallel.h"
+#include "base/process.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/commands.h"
+#include "cli/weight_error.h"
+#include "io/bnb_checkpoint.h"
+#include "models/model.h"
+
+namespace nibble::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The linear layers, as the model itself says; it also checks every name and shape before anything is
+// written.
+std::set<std::string> linear_names(const io::ModelFiles& files) {
+  const auto meta = make_meta_allocator();
+  backend::Stream stream(*meta);
+  const auto model = models::load_model(files, stream, {});
+  std::set<std::string> names;
+  model->visit_linears([&](nn::Linear& linear) { names.insert(linear.name() + ".weight"); });
+  return names;
+}
+
+// Dense tensors keep f32 where the source has it and are bf16 otherwise, unless --dtype says which.
+DType dense_dtype(const std::optional<std::string>& wanted, const io::ModelFiles& files) {
+  if (wanted) {
+    if (*wanted != "f32" && *wanted != "bf16")
+      throw UsageError("--dtype", fmt::format("expected bf16 or f32, got '{}'", *wanted));
+    return *wanted == "f32" ? kF32 : kBF16;
+  }
+  for (const io::WeightInfo& info : files.weights->list())
+    if (info.shape.rank() == 2) return info.stored == "F32" ? kF32 : kBF16;
+  return kBF16;
+}
+
+// GGUF files carry llama3's frequency factors as numbers; config.json has room for the rule alone. The
+// published models share all but the factor, which is the largest of the numbers.
+Json with_llama3_scaling(Json config, const std::string& path) {
+  if (!config.contains("rope_scaling") || !config["rope_scaling"].is_object()) return config;
+  if (config["rope_scaling"].value("rope_type", "") != "factors") return config;
+  const auto factors = json_get<std::vector<double>>(config["rope_scaling"], "factors", path);
+  const double theta = json_get<double>(config, "rope_theta", path),
+               pairs = static_cast<double>(factors.size());
+  const double factor = *std::max_element(factors.begin(), factors.end());
+  for (const double original : {8192.0, 4096.0, 2048.0, 64.0}) {
+    bool same = true;
+    for (size_t i = 0; i < factors.size() && same; ++i) {
+      const double wave = 2 * M_PI * std::pow(theta, static_cast<double>(i) / pairs);
+      const double smooth = std::min(1.0, std::max(0.0, (original / wave - 1) / 3));
+      same = std::abs(factors[i] - 1 / ((1 - smooth) / factor + smooth)) < 1e-4 * factors[i];
+    }
+    if (!same) continue;
+    config["rope_scaling"] = {{"rope_type", "llama3"},
+                              {"factor", factor},
+                              {"low_freq_factor", 1.0},
+                              {"high_freq_factor", 4.0},
+                              {"original_max_position_embeddings", static_cast<int64_t>(original)}};
+    return config;
+  }
+  fail(path,
+       "its rotary frequency factors are not those of llama3's rule, and config.json cannot say them "
+       "otherwise");
+}
+
+// Where the tokenizer's files are: a directory to copy from, or "".
+std::string tokenizer_directory(const std::string& model, const std::string& tokenizer) {
+  const std::string& from = tokenizer.empty() ? model : tokenizer;
+  if (fs::is_directory(from)) return from;
+  return fs::path(from).extension() == ".gguf" ? "" : fs::path(from).parent_path().string();
+}
+
+// llama2.c keeps its tokenizer in a file of its own; nibble reads it under this name.
+bool copy_llama2c_tokenizer(const std::string& model, const std::string& tokenizer, const std::string& out) {
+  std::string from = tokenizer;
+  if (from.empty()) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(
+             fs::path(model).parent_path().empty() ? "." : fs::path(model).parent_path(), none)) {
+      const std::string name = entry.path().filename().string();
+      if (name == "tokenizer.bin" || (from.empty() && name.starts_with("tok") && name.ends_with(".bin")))
+        from = entry.path().string();
+    }
+  }
+  if (!from.ends_with(".bin") || !fs::is_regular_file(from)) return false;
+  write_file_atomic(out + "/tokenizer.bin", read_file(from));
+  return true;
+}
+
+bool has_tokenizer(const std::string& out) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer.bin"})
+    if (fs::exists(fs::path(out) / name)) return true;
+  return false;
+}
+
+}  // namespace
+
+int run_quantize(const Arguments& arguments) {
+  std::string path, out, tokenizer, format = "nf4";
+  std::optional<std::string> dtype;
+  bool double_quant = true, json = false;
+  int64_t block = 64, threads = 0;
+  Options cli("quantize",
+              "Writes a model as a bitsandbytes checkpoint (nf4, fp4 or int8) that Transformers, PEFT and "
+              "nibble load: one pass, "
+              "one weight in memory at a time.",
+              "nibble quantize --model model.gguf --out model-nf4 --quantize nf4 --double-quant");
+  cli.add("--model PATH", path, "model: a directory, .gguf, .safetensors or llama2.c .bin", true);
+  cli.add("--out DIR", out, "where the checkpoint is written; it must not hold a model", true);
+  cli.add("--quantize FORMAT", format, "nf4, fp4 or int8");
+  cli.flag("--double-quant,!--no-double-quant", double_quant, "quantize the block scales as well");
+  cli.add("--block-size N", block, "values that share a scale");
+  cli.add("--dtype bf16|f32", dtype,
+          "type of embeddings, norms and head (default: f32 where the source has f32, else bf16)");
+  cli.add("--tokenizer PATH", tokenizer, "tokenizer, when it is not beside the weights");
+  cli.add("--threads N", threads, "threads; 0 is one per processor");
+  cli.flag("--json", json, "one JSON document");
+  cli.footer(
+      "JSON: {\"out\", \"tensors\", \"quantized\", \"bytes\", \"bits_per_weight\", \"error\": {…}, "
+      "\"worst\", \"tokenizer\"}.");
+  if (!cli.parse(arguments)) return 0;
+  if (threads < 0 || threads > 4096) throw UsageError("--threads", "expected a number from 0 to 4096");
+  if (format != "nf4" && format != "fp4") double_quant = false;
+  const quant::QuantizeSpec spec = quant::parse_quantize(format, double_quant, block);
+  if (spec.format == nullptr || (format != "nf4" && format != "fp4" && format != "int8"))
+    throw UsageError(
+        "quantize",
+        fmt::format("Transformers loads nf4, fp4 and int8 checkpoints, not {}; other formats are made on "
+                    "loading (--quantize of the command that uses the model)",
+                    format));
+  set_threads(static_cast<int>(threads));
+
+  const io::ModelFiles files = io::open_model(path);
+  const std::set<std::string> linears = linear_names(files);
+  const DType dense = dense_dtype(dtype, files);
+  catch_interrupts();
+  backend::Stream stream(host_allocator());
+  WeightError total;
+  double worst = -1;
+  std::string worst_name;
+  int64_t linear_values = 0, linear_bytes = 0;
+  std::vector<io::CheckpointItem> items;
+  for (const io::WeightInfo& info : files.weights->list()) {
+    const bool quantize = linears.contains(info.name) && is_linear(info);
+    io::CheckpointItem item{info.name,
+                            info.shape,
+                            quantize ? spec.format : nullptr,
+                            dense,
+                            quantize ? spec.block : 0,
+                            quantize && spec.double_quant,
+                            {}};
+    item.make = [&, quantize, name = info.name] {
+      if (interrupted()) throw Interrupted("quantize", "stopped; nothing was left in " + out);
+      const quant::Weight w = files.weights->read(name);
+      quant::Weight held =
+          backend::convert_weight(stream, w, quantize ? spec : quant::QuantizeSpec{}, dense, name);
+      const WeightError error = measure_error(stream, w, held, name);
+      if (quantize) {
+        total.add(error);
+        linear_values += held.numel();
+        linear_bytes += held.stored_bytes();
+        if (error.relative() > worst) {
+          worst = error.relative();
+          worst_name = name;
+        }
+      }
+      files.weights->forget(name);
+      return held;
+    };
+    items.push_back(std::move(item));
+  }
+
+  const bool live = stderr_is_terminal();
+  const auto progress = [&](int64_t done, int64_t all) {
+    if (live)
+      std::fprintf(stderr, "\r%3d %% of %s ", static_cast<int>(100 * done / std::max<int64_t>(all, 1)),
+                   show_bytes(static_cast<double>(all)).c_str());
+  };
+  const io::CheckpointReport report = io::write_bnb_checkpoint(
+      out, items, with_llama3_scaling(files.config, path), tokenizer_directory(path, tokenizer), progress);
+  if (live) std::fputs("\n", stderr);
+  if (files.container == "llama2.c" && !has_tokenizer(out)) copy_llama2c_tokenizer(path, tokenizer, out);
+  const bool with_tokenizer = has_tokenizer(out);
+  const double bits =
+      8.0 * static_cast<double>(linear_bytes) / static_cast<double>(std::max<int64_t>(linear_values, 1));
+  if (json) {
+    print_json({{"out", out},
+                {"tensors", report.tensors},
+                {"quantized", report.quantized},
+                {"bytes", report.bytes},
+                {"bits_per_weight", bits},
+                {"error", total.json()},
+                {"worst", {{"tensor", worst_name}, {"relative", worst}}},
+                {"tokenizer", with_tokenizer}});
+    return 0;
+  }
+  print(fmt::format("{}: {} tensors, {} of them {} ({:.3f} bits a weight), {}\n", out, report.tensors,
+                    report.quantized, spec.name(), bits, show_bytes(static_cast<double>(report.bytes))));
+  print(
+      fmt::format("error of the quantized weights: {:.4f} of their norm ({:.1f} dB), at worst {:.4f} in {}\n",
+                  total.relative(), total.snr_db(), worst, worst_name));
+  if (!with_tokenizer)
+    print(
+        fmt::format("the tokenizer is not in it: give nibble --tokenizer {}, or put a tokenizer.json there "
+                    "for Transformers\n",
+                    tokenizer.empty() ? path : tokenizer));
+  return 0;
+}
+
+}  // namespace nibble::cli
