@@ -20,8 +20,8 @@ std::string tokenizer_hash(const text::Tokenizer& tokenizer) {
   return hash_text(all);
 }
 
-std::string examples_hash(const std::vector<data::EncodedExample>& examples) {
-  std::string all;
+std::string examples_hash(const std::vector<data::EncodedExample>& examples, const std::vector<double>& weights) {
+  std::string all(reinterpret_cast<const char*>(weights.data()), weights.size() * sizeof(double));
   for (const auto& example : examples) {
     const auto n = static_cast<uint64_t>(example.ids.size());
     all.append(reinterpret_cast<const char*>(&n), sizeof n);
@@ -38,8 +38,8 @@ Json make_manifest(const Prepared& prepared) {
                    {"status", "running"},
                    {"base", prepared.files.path},
                    {"base_hash", prepared.files.hash()},
-                   {"train_data_hash", examples_hash(prepared.dataset.train)},
-                   {"eval_data_hash", examples_hash(prepared.dataset.eval)}};
+                   {"train_data_hash", examples_hash(prepared.dataset.train, prepared.dataset.train_weights)},
+                   {"eval_data_hash", examples_hash(prepared.dataset.eval, {})}};
   if (prepared.tokenizer) {
     manifest["tokenizer_hash"] = tokenizer_hash(*prepared.tokenizer);
     manifest["template_hash"] = hash_text(prepared.tokenizer->chat_template);

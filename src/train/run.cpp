@@ -62,7 +62,7 @@ Run::Run(const Prepared& prepared, const RunOptions& options)
       recipe_(prepared.recipe),
       options_(options),
       display_(options.quiet, stderr_is_terminal()),
-      stream_(prepared.dataset.train, prepared.step_options()),
+      stream_(prepared.steps()),
       total_(prepared.total_steps(stream_)),
       schedule_(recipe_.lr_scheduler_type, recipe_.learning_rate, total_, recipe_.warmup_steps, recipe_.warmup_ratio) {
   result_.total_steps = total_;

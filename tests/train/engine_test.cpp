@@ -85,7 +85,8 @@ TEST_P(Golden, TenAdamWStepsHaveTheLossesOfPeft) {
   const TempDir dir;
   const std::string base = GetParam();
   Prepared prepared = tiny_run(dir.path, {"adapter=" + kTiny + "/adapter", "dtype=f32", "max_grad_norm=0.3", "max_seq_length=64", "optim=adamw",
-                                          base == "dense" ? "quantize=none" : "quantize=nf4"});
+                                          base == "dense" ? "quantize=none" : "quantize=stored"});
+  if (base == "nf4") prepared.files = io::open_model(kTiny + "/nf4");  // bitsandbytes' own bytes
   const Json cases = parse_json(read_file(kTiny + "/cases.json"), "cases.json");
   std::vector<data::EncodedExample> examples;
   for (size_t s = 0; s < cases["sequences"].size(); ++s) {
@@ -218,7 +219,7 @@ TEST(Engine, ANonFiniteValueIsTracedToLayerAndOperation) {
   ASSERT_NE(b, nullptr);
   b->variable.value().data<float>()[3] = std::numeric_limits<float>::infinity();
   const StepOutcome outcome = engine->step(some_step(2), 2, 2, 0.003);
-  EXPECT_THAT(outcome.nonfinite, HasSubstr("the loss, first in linear in layer 1 (element 3 of its result"));
+  EXPECT_THAT(outcome.nonfinite, HasSubstr("the loss, first in linear in layer 1 (element 0 of its result"));
   EXPECT_THAT(outcome.nonfinite, HasSubstr("micro-batch 1"));
 }
 

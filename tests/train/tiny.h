@@ -69,6 +69,7 @@ inline Prepared tiny_run(const std::string& out, const std::vector<std::string>&
   backend::Stream stream(*allocator);
   prepared.config = load_base(prepared.files, recipe, stream)->config();
   prepared.dataset.train = counting_examples(24, 6, 1);
+  prepared.dataset.train_weights.assign(prepared.dataset.train.size(), 1.0);
   prepared.dataset.eval = counting_examples(6, 6, 2);
   prepared.dataset.report.max_seq_length = recipe.max_seq_length > 0 ? recipe.max_seq_length : 32;
   return prepared;
