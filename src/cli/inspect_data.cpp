@@ -48,11 +48,13 @@ std::string histogram(const data::DataReport& report) {
   const int64_t most = *std::max_element(report.length_histogram.begin(), report.length_histogram.end());
   const auto bins = static_cast<int64_t>(report.length_histogram.size());
   std::string text = "examples by length in tokens:\n";
+  bool begun = false;
   for (int64_t i = 0; i < bins; ++i) {
     const int64_t count = report.length_histogram[static_cast<size_t>(i)];
+    begun = begun || count > 0;
     const int64_t first = (i * (report.longest + 1) + bins - 1) / bins,
                   next = ((i + 1) * (report.longest + 1) + bins - 1) / bins;
-    if (next <= first) continue;
+    if (next <= first || !begun) continue;
     const auto width = static_cast<size_t>(most > 0 ? (count * 50 + most - 1) / most : 0);
     text += fmt::format("  {:>6} – {:<6} {:>7}  {}\n", first, next - 1, count, std::string(width, '#'));
   }
@@ -119,7 +121,7 @@ int run_inspect_data(const Arguments& arguments) {
   if (examples < 0) throw UsageError("--examples", fmt::format("should be at least 0, got {}", examples));
 
   const auto tokenizer = load_tokenizer(model);
-  const data::Encoder encoder(tokenizer, load_chat_template(*tokenizer));
+  const data::Encoder encoder(tokenizer, data::training_template(*tokenizer));
   data::DataOptions options;
   for (const std::string& file : files) options.train.push_back({file, format, 1});
   options.max_seq_length = max_seq_length;

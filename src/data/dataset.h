@@ -53,6 +53,11 @@ struct Dataset {
   DataReport report;
 };
 
+// The template that the tokenizer came with, as training data is written with it; null when it has none. Its
+// strftime_now() tells 26 July 2024 (what Llama 3.1's template takes for today when it cannot ask), so that a run repeated
+// or resumed on another day trains on the same bytes. Errors: a template that cannot be parsed.
+std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenizer& tokenizer);
+
 // How text becomes ids: the tokenizer and, for conversations, its template. The loss mask comes from the template's
 // provenance: a trained message's own text, and the end token the template puts after it, are learned; white space
 // after that is not. Errors: an assistant turn without an end (the template has no end token after it).

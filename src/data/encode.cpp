@@ -105,6 +105,21 @@ std::vector<Segment> joined(std::vector<Segment> segments) {
 
 }  // namespace
 
+std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenizer& tokenizer) {
+  if (tokenizer.chat_template.empty()) return nullptr;
+  constexpr int64_t kDay = 1721952000;  // 2024-07-26 00:00 UTC
+  Json variables = Json::object();
+  const std::pair<const char*, std::optional<int32_t>> specials[] = {{"bos_token", tokenizer.bos},
+                                                                     {"eos_token", tokenizer.eos},
+                                                                     {"unk_token", tokenizer.unk},
+                                                                     {"pad_token", tokenizer.pad}};
+  for (const auto& [name, id] : specials)
+    if (id) variables[name] = tokenizer.piece(*id);
+  auto chat_template = std::make_shared<text::ChatTemplate>(tokenizer.chat_template, variables);
+  chat_template->set_clock(kDay);
+  return chat_template;
+}
+
 Encoder::Encoder(std::shared_ptr<const text::Tokenizer> tokenizer,
                  std::shared_ptr<const text::ChatTemplate> chat_template)
     : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)) {}

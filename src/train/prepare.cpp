@@ -11,16 +11,6 @@
 namespace nibble::train {
 namespace {
 
-std::shared_ptr<const text::ChatTemplate> chat_template_of(const text::Tokenizer& tokenizer) {
-  if (tokenizer.chat_template.empty()) return nullptr;
-  Json variables = Json::object();
-  const std::pair<const char*, std::optional<int32_t>> specials[] = {
-      {"bos_token", tokenizer.bos}, {"eos_token", tokenizer.eos}, {"unk_token", tokenizer.unk}, {"pad_token", tokenizer.pad}};
-  for (const auto& [name, id] : specials)
-    if (id) variables[name] = tokenizer.piece(*id);
-  return std::make_shared<const text::ChatTemplate>(tokenizer.chat_template, variables);
-}
-
 void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_t vocab) {
   for (const auto& example : examples)
     for (const int32_t id : example.ids)
@@ -68,7 +58,7 @@ Prepared prepare(Recipe recipe) {
     prepared.config = load_base(prepared.files, recipe, stream)->config();
   }
   prepared.tokenizer = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
-  const data::Encoder encoder(prepared.tokenizer, chat_template_of(*prepared.tokenizer));
+  const data::Encoder encoder(prepared.tokenizer, data::training_template(*prepared.tokenizer));
   data::DataOptions options;
   options.train = recipe.data;
   options.eval = recipe.eval_data;

@@ -176,6 +176,13 @@ TEST(Encode, ARefusalOfTheTemplateNamesTheExample) {
                         "refuses these messages: Conversation roles must alternate"));
 }
 
+TEST(Encode, TrainingTemplatesTellTheSameDayAlways) {
+  const auto tokenizer = chatml_tokenizer();
+  EXPECT_EQ(training_template(*tokenizer), nullptr);
+  tokenizer->chat_template = "{{ eos_token }} {{ strftime_now('%d %b %Y') }}";
+  EXPECT_EQ(training_template(*tokenizer)->render(Json::array(), false).text, "<|im_end|> 26 Jul 2024");
+}
+
 TEST(Encode, SegmentsEndWithTheEndToken) {
   const Encoder encoder(chatml_tokenizer(), nullptr);
   Example e;
