@@ -1,4 +1,6 @@
 // Products straight from the stored form, against the decoded values in double precision.
+#include <limits>
+
 #include "backend/kernels/matvec.h"
 #include "base/parallel.h"
 #include "tests/backend/quant_cases.h"
@@ -70,6 +72,23 @@ TEST(WeightMatvec, ZeroAndHugeInputs) {
     weight_matvec(stream, in, w, y);
     for (int i = 0; i < 8; ++i) EXPECT_EQ(y.data<float>()[i], 0);
     expect_close(floats_of(y), floats_of(in), w, kBF16, kF32, "huge");
+  });
+}
+
+TEST(WeightMatvec, TinyInputsAndWhatIsNotFinite) {
+  on_every_target([] {
+    Stream stream(host_allocator());
+    for (const auto& [name, w] : every_weight(4, 256)) {
+      auto x = normal_values(3 * 256);
+      for (size_t i = 0; i < 256; ++i) x[i] *= 1e-36f;
+      x[256 + 70] = std::numeric_limits<float>::quiet_NaN();
+      x[512 + 3] = std::numeric_limits<float>::infinity();
+      Tensor y = Tensor::empty(host_allocator(), {3, 4}, kF32, "y");
+      weight_matvec(stream, tensor_of(x, {3, 256}, kBF16), w, y);
+      for (int i = 0; i < 4; ++i) EXPECT_LT(std::abs(y.data<float>()[i]), 1e-30f) << name;
+      for (int i = 4; i < 8; ++i) EXPECT_TRUE(std::isnan(y.data<float>()[i])) << name;
+      for (int i = 8; i < 12; ++i) EXPECT_FALSE(std::isfinite(y.data<float>()[i])) << name;
+    }
   });
 }
 

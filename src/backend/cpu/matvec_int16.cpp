@@ -51,26 +51,35 @@ void arrange_pairs(const int16_t* from, int64_t n, int16_t* to) {
           for (int64_t k = 0; k < 8; ++k) *to++ = from[i + 2 * (16 * part + 8 * upper + k) + nibble];
 }
 
-// x (bf16, n values) in runs. `levels` is what a run's largest magnitude becomes.
-void prepare_inputs(const std::byte* x, int64_t n, int64_t run, float levels, bool pairs, float* wide,
-                    int16_t* plain, Int16Inputs to) {
-  convert_values(kBF16, x, n, kF32, reinterpret_cast<std::byte*>(wide));
-  for (int64_t r = 0; r < n / run; ++r) {
-    const float* v = wide + r * run;
-    float largest = 0, sum = 0;
-    for (int64_t i = 0; i < run; ++i) {
-      largest = std::max(largest, std::abs(v[i]));
-      sum += v[i];
+// x (bf16, n values) in runs. `levels` is what a run's largest magnitude becomes; a run below kLeast counts
+// as zero (its reciprocal would overflow), one that is not finite makes every product NaN.
+void prepare_inputs(const std::byte* x, int64_t n, int64_t run, float levels, bool pairs, int16_t* plain,
+                    Int16Inputs to) {
+  constexpr float kLeast = 0x1.0p-100f;
+  const F32 d;
+  const hn::Rebind<int16_t, F32> d16;
+  const auto* v = reinterpret_cast<const BFloat16*>(x);
+  int16_t* values = pairs ? plain : to.values;
+  for (int64_t r = 0; r < n / run; ++r, v += run, values += run) {
+    auto most = hn::Zero(d), sum = hn::Zero(d), probe = hn::Zero(d);
+    for (int64_t i = 0; i < run; i += kLanes) {
+      const auto f = load_f32(d, v + i);
+      most = hn::Max(most, hn::Abs(f));
+      sum = hn::Add(sum, f);
+      probe = hn::MulAdd(f, hn::Zero(d), probe);
     }
-    const float up = largest > 0 ? levels / largest : 0.0f;
-    to.scales[r] = largest / levels;
-    to.sums[r] = sum;
-    for (int64_t i = 0; i < run; ++i) plain[r * run + i] = static_cast<int16_t>(std::lrintf(v[i] * up));
+    const float largest = hn::GetLane(hn::MaxOfLanes(d, most)),
+                not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
+    const bool usable = largest >= kLeast && not_finite == 0;
+    to.scales[r] = largest / levels + not_finite;
+    to.sums[r] = hn::GetLane(hn::SumOfLanes(d, sum));
+    const auto up = hn::Set(d, usable ? levels / largest : 0.0f);
+    for (int64_t i = 0; i < run; i += kLanes) {
+      const auto scaled = usable ? hn::NearestInt(hn::Mul(load_f32(d, v + i), up)) : hn::Zero(I32());
+      hn::StoreU(hn::DemoteTo(d16, scaled), d16, values + i);
+    }
   }
-  if (pairs)
-    arrange_pairs(plain, n, to.values);
-  else
-    std::copy_n(plain, n, to.values);
+  if (pairs) arrange_pairs(plain, n, to.values);
 }
 
 // The integer sum of a run of 64 code-book values.
@@ -271,18 +280,17 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
   const int64_t rows = w.rows(), cols = w.cols(), count = x.shape().rows();
   const bool codebook = w.format->kind == quant::Kind::kCodebook4;
   const int64_t run = codebook ? 64 : 32, runs = cols / run;
-  // Scratch: scales, sums and values of each input row, then one row wide and plain.
+  // Scratch: scales, sums and values of each input row, then one row in plain order.
   const int64_t row_floats = 2 * runs + (cols + 1) / 2;
-  auto* scratch = reinterpret_cast<float*>(stream.scratch(
-      Stream::kKernelSlot, static_cast<size_t>(count * row_floats + 2 * cols) * sizeof(float)));
+  auto* scratch = reinterpret_cast<float*>(
+      stream.scratch(Stream::kKernelSlot, static_cast<size_t>(count * row_floats + cols) * sizeof(float)));
   Int16Inputs inputs[kMatvecRows];
-  float* wide = scratch + count * row_floats;
+  auto* plain = reinterpret_cast<int16_t*>(scratch + count * row_floats);
   for (int64_t t = 0; t < count; ++t) {
     float* at = scratch + t * row_floats;
     inputs[t] = {reinterpret_cast<int16_t*>(at + 2 * runs), at, at + runs};
     HWY_DYNAMIC_DISPATCH(prepare_inputs)
-    (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, wide, reinterpret_cast<int16_t*>(wide + cols),
-     inputs[t]);
+    (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, plain, inputs[t]);
   }
   const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(cols, 1));
   const auto* stored = reinterpret_cast<const uint8_t*>(codebook ? w.codes.raw() : w.blocks.raw());
