@@ -20,16 +20,18 @@ void base_product(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
   if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
 }
 
+// FLOPs of the base product and of the branches, and the bytes that have to move.
 struct Cost {
-  double flops, bytes;
+  double base, lora, bytes;
 };
 Cost cost_of(const LinearArgs& args, int64_t tokens) {
   const double in = static_cast<double>(args.weight->cols()), out = static_cast<double>(args.weight->rows());
-  double multiply_adds = static_cast<double>(tokens) * in * out;
+  const double rows = static_cast<double>(tokens);
+  double lora = 0;
   for (const LoraBranch& branch : args.lora)
-    multiply_adds += static_cast<double>((branch.end - branch.begin) * branch.a.size(0)) * (in + out);
-  return {2 * multiply_adds,
-          static_cast<double>(args.weight->stored_bytes()) + 4.0 * static_cast<double>(tokens) * (in + out)};
+    lora += 2 * static_cast<double>((branch.end - branch.begin) * branch.a.size(0)) * (in + out);
+  return {2 * rows * in * out, lora,
+          static_cast<double>(args.weight->stored_bytes()) + 4 * rows * (in + out)};
 }
 
 // What backward keeps of each branch.
@@ -69,7 +71,7 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
     Tensor y = cx.empty({x.size(0), args.weight->rows()}, type, "linear.y");
     base_product(cx, x.value(), args, y);
     for (const SavedBranch& s : branches) LoraUp(cx, s.branch)(s.xa, y.rows(s.branch.begin, s.branch.end));
-    cx.observe("linear", false, y, cost.flops, cost.bytes);
+    cx.observe("linear", false, y, cost.base + cost.lora, cost.bytes);
     return y;
   };
   if (!differentiated) return cx.result(product(), false);
@@ -102,7 +104,8 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
       auto db = b.target(args.bias.slot(), "linear.db");
       backend::sum_rows(c.stream(), dy, db.grad, db.accumulate);
     }
-    b.cost(cost.flops * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)), cost.bytes);
+    b.cost(cost.base * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)) + 2 * cost.lora,
+           cost.bytes);
   });
   return y;
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ struct OpCase {
   double flops = 0;                // of the forward
   bool root = false;               // must be the root of a tape: dy is 1
 };
+
+// For GoogleTest's messages.
+inline void PrintTo(const OpCase& c, std::ostream* out) { *out << c.name; }
 
 // Tensors that a case owns; made once, on the host.
 inline Tensor i32_tensor(const Shape& shape, const std::vector<int32_t>& values) {

