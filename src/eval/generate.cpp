@@ -10,8 +10,11 @@
 namespace nibble::eval {
 namespace {
 
-constexpr int64_t kForwardTokens = 512;            // most tokens of one forward
-constexpr int64_t kCacheBytes = int64_t{1} << 31;  // most bytes of keys and values, one sequence apart
+constexpr int64_t kForwardTokens = 512;  // most tokens of one forward
+constexpr int64_t kCacheBytes = int64_t{1}
+                                << 31;  // most bytes of keys and values, unless one sequence needs more
+constexpr int64_t kReserve = int64_t{1}
+                             << 28;  // bytes a single sequence gets at once, for a conversation to grow into
 
 int64_t size_of(const std::vector<int32_t>& ids) { return static_cast<int64_t>(ids.size()); }
 
@@ -101,14 +104,14 @@ std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& p
   }
 
   const int64_t layers = model_.config().layers, width = model_.kv_width();
+  const int64_t token_bytes = 2 * layers * width * dtype_bytes(cx_.compute());
   int64_t slots = std::min(options.batch, static_cast<int64_t>(prompts.size()));
-  if (slots > 1)
-    slots = std::clamp<int64_t>(kCacheBytes / (2 * layers * capacity * width * dtype_bytes(cx_.compute())), 1,
-                                slots);
+  if (slots > 1) slots = std::clamp<int64_t>(kCacheBytes / (token_bytes * capacity), 1, slots);
   const bool reuse = slots == 1 && cache_ != nullptr && cache_->slots == 1 && cache_->capacity >= capacity;
   if (!reuse) {
-    if (slots == 1 && cache_ != nullptr)
-      capacity = std::min(context, std::max(capacity, 2 * cache_->capacity));
+    if (slots == 1)
+      capacity = std::min(context, std::max({capacity, kReserve / token_bytes,
+                                             cache_ != nullptr ? 2 * cache_->capacity : 0}));
     cache_.reset();
     held_.clear();
     cache_ = std::make_unique<nn::KvCache>(cx_.allocator(), layers, slots, capacity, width, cx_.compute());

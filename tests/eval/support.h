@@ -9,6 +9,7 @@
 #include "autograd/context.h"
 #include "backend/kernel_slot.h"
 #include "base/error.h"
+#include "base/parallel.h"
 #include "models/model.h"
 #include "text/tokenizer.h"
 
@@ -26,6 +27,7 @@ struct Loaded {
         stream(host_allocator()),
         context(stream, host_allocator(), kF32) {
     backend::register_cpu_kernels();
+    set_threads(1);  // so small a model: threads would cost more than they give
     model = models::load_model(
         io::open_model(path), stream,
         {.quantize = quant::parse_quantize(format, false, 64), .dense_dtype = kF32, .progress = {}});

@@ -62,7 +62,7 @@ TEST(TextStream, HeldTextComesAtTheEnd) {
 
 TEST(TextStream, TheEarliestStopCounts) {
   TextStream out(kTokenizer, {}, {"abcd", "bc", ""});
-  EXPECT_EQ(stream(out, "xabcd"), "x||||");
+  EXPECT_EQ(stream(out, "xabcd"), "x|||a|");
   EXPECT_EQ(out.text(), "xa");
 }
 
