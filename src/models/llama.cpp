@@ -109,6 +109,7 @@ struct LlamaBlock {
 
   Variable operator()(Context& cx, Variable h, const Tensor& cos_sin, const nn::SequenceInput& input,
                       nn::KvCache* cache, int64_t layer) const {
+    cx.layer = layer;
     h = ops::add(cx, h, attention(cx, before_attention(cx, h), cos_sin, input, cache, layer));
     return ops::add(cx, h, mlp(cx, before_mlp(cx, h)));
   }
@@ -152,6 +153,7 @@ class Llama : public CausalModel {
                                 {h});
       }
     }
+    cx.layer = -1;
     return norm_(cx, h);
   }
 
