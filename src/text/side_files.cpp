@@ -150,10 +150,12 @@ void apply_side_files(PipelineParts& parts, const SideFiles& side, bool default_
                         std::optional<int32_t>& id) {
     if (said.token) {
       id = find(*said.token);
-      require(id.has_value(), where,
-              "the special token \"{}\" that tokenizer_config.json or special_tokens_map.json names "
-              "is not in the vocabulary",
-              *said.token);
+      // Without its end token a model never stops; the others are often named and never used.
+      require(
+          id.has_value() || &said != &side.eos, where,
+          "the end token \"{}\" that tokenizer_config.json or special_tokens_map.json names is not in the "
+          "vocabulary",
+          *said.token);
     } else if (said.said) {
       id.reset();
     } else if (!id) {

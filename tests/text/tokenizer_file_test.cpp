@@ -116,11 +116,11 @@ TEST_F(TokenizerFiles, AddBosFalseTakesTheTemplatesBosAway) {
 
 TEST_F(TokenizerFiles, DamagedConfigurationIsNamed) {
   copy("digits.json", "tokenizer.json");
+  put("tokenizer_config.json", R"({"pad_token": "<|gone|>"})");
+  EXPECT_EQ(load_tokenizer(directory_)->pad, std::nullopt);
   put("tokenizer_config.json", R"({"eos_token": "<|gone|>"})");
-  EXPECT_THAT(
-      error_of(directory_),
-      HasSubstr("the special token \"<|gone|>\" that tokenizer_config.json or special_tokens_map.json "
-                "names is not in the vocabulary"));
+  EXPECT_THAT(error_of(directory_), HasSubstr("the end token \"<|gone|>\" that tokenizer_config.json or "
+                                              "special_tokens_map.json names is not in the vocabulary"));
   put("tokenizer_config.json", "{\n\"eos_token\": }");
   EXPECT_THAT(error_of(directory_), HasSubstr("tokenizer_config.json] is not valid JSON at line 2"));
   put("tokenizer_config.json", "[]");
