@@ -1,5 +1,6 @@
-// Forward attention: keys and values of every segment are packed once, then tiles of query rows run over blocks of keys
-// with a running maximum and sum (Dao et al. 2022). One query row against a long cache is done row by row instead.
+// Forward attention: keys and values of every segment are packed once, then tiles of query rows run over
+// blocks of keys with a running maximum and sum (Dao et al. 2022). One query row against a long cache is done
+// row by row instead.
 #include "backend/cpu/attention.h"
 
 #include <cmath>
@@ -44,11 +45,14 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 int64_t padded_keys(int64_t n) { return (n + kKeyPadding - 1) / kKeyPadding * kKeyPadding; }
 
 float* packed_at(const AttentionForward& f, float* base, int64_t segment, int64_t head, int64_t width) {
-  return base + (f.offsets[segment] * f.args.kv_heads + head * padded_keys(f.segments[segment].k_count)) * width;
+  return base +
+         (f.offsets[segment] * f.args.kv_heads + head * padded_keys(f.segments[segment].k_count)) * width;
 }
 
 // Columns of V come in whole panels.
-int64_t padded_width(int64_t width) { return (width + gemm_panel_width() - 1) / gemm_panel_width() * gemm_panel_width(); }
+int64_t padded_width(int64_t width) {
+  return (width + gemm_panel_width() - 1) / gemm_panel_width() * gemm_panel_width();
+}
 
 template <class T>
 void pack_keys(const AttentionForward& f, const AttentionItem& item) {
@@ -57,9 +61,11 @@ void pack_keys(const AttentionForward& f, const AttentionItem& item) {
   const int64_t from = (s.k_begin + item.begin) * ld + item.head * K;
   float* keys = packed_at(f, f.keys, item.segment, item.head, K);
   for (int64_t j = 0; j < item.count; j += panel)
-    pack_panel_transposed(static_cast<const T*>(f.k) + from + j * ld, ld, K, item.count - j, keys + (item.begin + j) * K);
+    pack_panel_transposed(static_cast<const T*>(f.k) + from + j * ld, ld, K, item.count - j,
+                          keys + (item.begin + j) * K);
   float* values = packed_at(f, f.values, item.segment, item.head, padded_width(K));
-  pack_panels(static_cast<const T*>(f.v) + from, ld, item.count, K, values + item.begin * panel, s.k_count * panel);
+  pack_panels(static_cast<const T*>(f.v) + from, ld, item.count, K, values + item.begin * panel,
+              s.k_count * panel);
 }
 
 // s[0, count) -> exp(s - high), zero outside [first, end); returns their sum.
@@ -72,7 +78,8 @@ HWY_INLINE float softmax_row(float* s, int64_t count, int64_t first, int64_t end
     auto p = exp_f32(d, hn::Sub(hn::LoadU(d, s + j), h));
     if (j < first || j + lanes > end) {
       const auto index = hn::Iota(d, static_cast<float>(j));
-      const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))), hn::Lt(index, hn::Set(d, static_cast<float>(end))));
+      const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
+                                hn::Lt(index, hn::Set(d, static_cast<float>(end))));
       p = hn::IfThenElseZero(seen, p);
     }
     sum = hn::Add(sum, p);
@@ -84,13 +91,16 @@ HWY_INLINE float softmax_row(float* s, int64_t count, int64_t first, int64_t end
 HWY_INLINE float max_of_row(const float* s, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   auto high = hn::Set(d, -INFINITY);
-  for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR { high = hn::Max(high, at.load_or(d, s, -INFINITY)); });
+  for_vectors(d, begin, end,
+              [&](const auto& at) HWY_ATTR { high = hn::Max(high, at.load_or(d, s, -INFINITY)); });
   return hn::GetLane(hn::MaxOfLanes(d, high));
 }
 
 HWY_INLINE void scale_row(float* row, int64_t n, float factor) {
   const hn::ScalableTag<float> d;
-  for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(at.load(d, row), hn::Set(d, factor)), row); });
+  for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+    at.store(d, hn::Mul(at.load(d, row), hn::Set(d, factor)), row);
+  });
 }
 
 template <class T>
@@ -108,7 +118,8 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   float* sums = local_buffer(LocalSlot::kC, kQueryRows * ld_o);
   const int64_t at_q = (s.q_begin + item.begin) * H + item.head;
   for (int64_t i = 0; i < rows; i += kGemmRows)
-    pack_rows(static_cast<const T*>(f.q) + (at_q + i * H) * K, H * K, K, std::min(kGemmRows, rows - i), q + i * K);
+    pack_rows(static_cast<const T*>(f.q) + (at_q + i * H) * K, H * K, K, std::min(kGemmRows, rows - i),
+              q + i * K);
   float high[kQueryRows], total[kQueryRows];
   std::fill_n(high, kQueryRows, -INFINITY);
   std::fill_n(total, kQueryRows, 0.0f);
@@ -116,7 +127,8 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const int64_t first = s.first_key(item.begin, a), end = s.end_key(item.begin + rows - 1, a);
   for (int64_t k0 = first / kKeyBlock * kKeyBlock; k0 < end; k0 += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, end - k0);
-    gemm_block<RowsOfA::kPacked>(rows, count, K, a.scale, q, kGemmRows * K, keys + k0 * K, panel * K, false, scores, ld_s);
+    gemm_block<RowsOfA::kPacked>(rows, count, K, a.scale, q, kGemmRows * K, keys + k0 * K, panel * K, false,
+                                 scores, ld_s);
     for (int64_t i = 0; i < rows; ++i) {
       float* row = scores + i * ld_s;
       const int64_t from = std::clamp<int64_t>(s.first_key(item.begin + i, a) - k0, 0, count);
@@ -134,12 +146,15 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
       high[i] = higher;
       total[i] += softmax_row(row, count, from, to, higher);
     }
-    gemm_block<RowsOfA::kAsStored>(rows, K, count, 1.0f, scores, ld_s, values + k0 * panel, s.k_count * panel, true, sums, ld_o);
+    gemm_block<RowsOfA::kAsStored>(rows, K, count, 1.0f, scores, ld_s, values + k0 * panel, s.k_count * panel,
+                                   true, sums, ld_o);
   }
   for (int64_t i = 0; i < rows; ++i) {
     T* o = static_cast<T*>(f.out) + (at_q + i * H) * K;
     const auto inverse = hn::Set(d, total[i] != 0 ? 1.0f / total[i] : 0.0f);
-    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(at.load(d, sums + i * ld_o), inverse), o); });
+    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR {
+      at.store(d, hn::Mul(at.load(d, sums + i * ld_o), inverse), o);
+    });
     f.lse[at_q + i * H] = total[i] != 0 ? high[i] + std::log(total[i]) : 0.0f;
   }
 }
@@ -154,13 +169,16 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   const int64_t first = s.first_key(item.begin, a), end = s.end_key(item.begin, a);
   const int64_t at_q = (s.q_begin + item.begin) * H + item.head;
   const int64_t at_k = s.k_begin * ld + item.head / (H / a.kv_heads) * K;
-  const T *q = static_cast<const T*>(f.q) + at_q * K, *k = static_cast<const T*>(f.k) + at_k, *v = static_cast<const T*>(f.v) + at_k;
+  const T *q = static_cast<const T*>(f.q) + at_q * K, *k = static_cast<const T*>(f.k) + at_k,
+          *v = static_cast<const T*>(f.v) + at_k;
   float* scores = local_buffer(LocalSlot::kA, end + 64);
   float* sum = local_buffer(LocalSlot::kC, K);
   float high = -INFINITY;
   for (int64_t j = first; j < end; ++j) {
     auto dot = hn::Zero(d);
-    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR { dot = hn::MulAdd(at.load(d, q), at.load(d, k + j * ld), dot); });
+    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR {
+      dot = hn::MulAdd(at.load(d, q), at.load(d, k + j * ld), dot);
+    });
     scores[j] = hn::GetLane(hn::SumOfLanes(d, dot)) * a.scale;
     high = std::max(high, scores[j]);
   }
@@ -168,7 +186,9 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   std::fill_n(sum, K, 0.0f);
   for (int64_t j = first; j < end; ++j) {
     const auto p = hn::Set(d, scores[j]);
-    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR { at.store(d, hn::MulAdd(p, at.load(d, v + j * ld), at.load(d, sum)), sum); });
+    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR {
+      at.store(d, hn::MulAdd(p, at.load(d, v + j * ld), at.load(d, sum)), sum);
+    });
   }
   const auto inverse = hn::Set(d, total != 0 ? 1.0f / total : 0.0f);
   T* o = static_cast<T*>(f.out) + at_q * K;
@@ -195,24 +215,28 @@ HWY_EXPORT(pack_item);
 HWY_EXPORT(forward_item);
 HWY_EXPORT(row_item);
 
-void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments, AttentionArgs args,
-               Tensor& out, Tensor& lse) {
+void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
+               AttentionArgs args, Tensor& out, Tensor& lse) {
   for (const Tensor* t : {&q, &k, &v, static_cast<const Tensor*>(&out)})
     require(t->dtype() == q.dtype() && (t->dtype() == kF32 || t->dtype() == kBF16), "attention",
-            "expected q, k, v and out all f32 or all bf16, got {} beside {}", dtype_name(t->dtype()), dtype_name(q.dtype()));
+            "expected q, k, v and out all f32 or all bf16, got {} beside {}", dtype_name(t->dtype()),
+            dtype_name(q.dtype()));
   std::memset(out.raw(), 0, static_cast<size_t>(out.bytes()));
   std::memset(lse.raw(), 0, static_cast<size_t>(lse.bytes()));
   const std::vector<Segment> all = read_segments(segments);
-  AttentionForward f{q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(), args, nullptr, nullptr, nullptr, nullptr};
+  AttentionForward f{q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(), args,
+                     nullptr, nullptr, nullptr, nullptr};
   // Packing pays where many rows use what was packed.
   std::vector<Segment> packed, single;
   for (const Segment& s : all) (s.q_count > 4 ? packed : single).push_back(s);
   const auto run = [&](const std::vector<AttentionItem>& items, auto function) {
-    parallel_for(static_cast<int64_t>(items.size()), 1, [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
+    parallel_for(static_cast<int64_t>(items.size()), 1,
+                 [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
   };
   if (!single.empty()) {
     f.segments = single.data();
-    run(attention_items(single, args.heads, 1, [](const Segment& s) { return s.q_count; }), HWY_DYNAMIC_DISPATCH(row_item));
+    run(attention_items(single, args.heads, 1, [](const Segment& s) { return s.q_count; }),
+        HWY_DYNAMIC_DISPATCH(row_item));
   }
   if (packed.empty()) return;
   std::vector<int64_t> offsets;
@@ -224,11 +248,14 @@ void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v
   const int64_t K = args.head_width, value_width = (K + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
   const auto floats = [&](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
   f.keys = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, floats(keys * args.kv_heads * K)));
-  f.values = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot2, floats(keys * args.kv_heads * value_width)));
+  f.values = reinterpret_cast<float*>(
+      stream.scratch(Stream::kKernelSlot2, floats(keys * args.kv_heads * value_width)));
   f.segments = packed.data();
   f.offsets = offsets.data();
-  run(attention_items(packed, args.kv_heads, kKeyPadding, [](const Segment& s) { return s.k_count; }), HWY_DYNAMIC_DISPATCH(pack_item));
-  run(attention_items(packed, args.heads, kQueryRows, [](const Segment& s) { return s.q_count; }), HWY_DYNAMIC_DISPATCH(forward_item));
+  run(attention_items(packed, args.kv_heads, kKeyPadding, [](const Segment& s) { return s.k_count; }),
+      HWY_DYNAMIC_DISPATCH(pack_item));
+  run(attention_items(packed, args.heads, kQueryRows, [](const Segment& s) { return s.q_count; }),
+      HWY_DYNAMIC_DISPATCH(forward_item));
 }
 
 }  // namespace nibble::backend::cpu

@@ -36,11 +36,13 @@ struct AttentionItem {
 
 // Every segment and head in tiles of `rows` of what `count_of` counts, the longest work first.
 template <class Count>
-std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments, int64_t heads, int64_t rows, Count count_of) {
+std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments, int64_t heads, int64_t rows,
+                                           Count count_of) {
   std::vector<AttentionItem> items;
   for (size_t s = 0; s < segments.size(); ++s)
     for (int64_t end = count_of(segments[s]); end > 0; end = (end - 1) / rows * rows)
-      for (int64_t h = 0; h < heads; ++h) items.push_back({static_cast<int64_t>(s), h, (end - 1) / rows * rows, end - (end - 1) / rows * rows});
+      for (int64_t h = 0; h < heads; ++h)
+        items.push_back({static_cast<int64_t>(s), h, (end - 1) / rows * rows, end - (end - 1) / rows * rows});
   return items;
 }
 

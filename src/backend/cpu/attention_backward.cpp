@@ -1,7 +1,7 @@
-// Backward attention, one query head of one segment at a time. Scores are made again transposed (keys by queries), so that
-// their tiles are operands as they lie:   Sᵀ = K Qᵀ   dPᵀ = V dOᵀ   dV += Pᵀ dO   dK += dSᵀ Q   dQ += dS K
-// with P = exp(S - lse) and dS = P (dP - Δ), Δ = Σ dO · O over the head (Dao et al. 2022, algorithm 4).
-// Each head has its own f32 sums of dK and dV; the heads of a group are then added in order.
+// Backward attention, one query head of one segment at a time. Scores are made again transposed (keys by
+// queries), so that their tiles are operands as they lie:   Sᵀ = K Qᵀ   dPᵀ = V dOᵀ   dV += Pᵀ dO   dK += dSᵀ
+// Q   dQ += dS K with P = exp(S - lse) and dS = P (dP - Δ), Δ = Σ dO · O over the head (Dao et al. 2022,
+// algorithm 4). Each head has its own f32 sums of dK and dV; the heads of a group are then added in order.
 #include <cstring>
 
 #include "backend/cpu/attention.h"
@@ -26,7 +26,8 @@ struct AttentionBackward {
   void *dq, *dk, *dv;
   DType dtype;
   AttentionArgs args;
-  // f32 sums of one head of one segment start at (keys of the segments before it · heads + head · its keys) * width.
+  // f32 sums of one head of one segment start at (keys of the segments before it · heads + head · its keys) *
+  // width.
   float *dk_sums, *dv_sums;
   const Segment* segments;
   const int64_t* offsets;
@@ -61,15 +62,18 @@ void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const
   for (int64_t i = 0; i < kQueryTile; ++i) t.lse[i] = t.delta[i] = 0;
   for (int64_t i = 0; i < rows; ++i) {
     auto dot = hn::Zero(d);
-    for_vectors(d, 0, K, [&](const auto& p) HWY_ATTR { dot = hn::MulAdd(p.load(d, dout + i * ld), p.load(d, out + i * ld), dot); });
+    for_vectors(d, 0, K, [&](const auto& p) HWY_ATTR {
+      dot = hn::MulAdd(p.load(d, dout + i * ld), p.load(d, out + i * ld), dot);
+    });
     t.delta[i] = hn::GetLane(hn::SumOfLanes(d, dot));
     t.lse[i] = f.lse[at + i * H];
   }
 }
 
 // p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`.
-HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows, int64_t key,
-                                      int64_t keys, const QueryTile& t, float* p, float* dp, int64_t ld) {
+HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows,
+                                      int64_t key, int64_t keys, const QueryTile& t, float* p, float* dp,
+                                      int64_t ld) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const bool whole = key >= s.first_key(query + rows - 1, a) && key + keys <= s.end_key(query, a);
@@ -86,7 +90,8 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
       auto ds = hn::Mul(hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i))), scale);
       if (i < first || i + lanes > end) {
         const auto index = hn::Iota(d, static_cast<float>(i));
-        const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))), hn::Lt(index, hn::Set(d, static_cast<float>(end))));
+        const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
+                                  hn::Lt(index, hn::Set(d, static_cast<float>(end))));
         e = hn::IfThenElseZero(seen, e);
         ds = hn::IfThenElseZero(seen, ds);
       }
@@ -115,7 +120,12 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
   }
   pack_panels(k, ld_k, n, K, k_panels, n * panel);
   float* query = local_buffer(LocalSlot::kC, 5 * tile + 2 * kQueryTile);
-  const QueryTile t{query, query + tile, query + 2 * tile, query + 3 * tile, query + 5 * tile, query + 5 * tile + kQueryTile};
+  const QueryTile t{query,
+                    query + tile,
+                    query + 2 * tile,
+                    query + 3 * tile,
+                    query + 5 * tile,
+                    query + 5 * tile + kQueryTile};
   float* dq = query + 4 * tile;
   float* p = local_buffer(LocalSlot::kD, 2 * kKeyTile * ld);
   float* dp = p + kKeyTile * ld;
@@ -131,14 +141,19 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
     const int64_t end = s.end_key(i0 + rows - 1, a);
     for (int64_t j0 = s.first_key(i0, a) / kKeyTile * kKeyTile; j0 < end; j0 += kKeyTile) {
       const int64_t keys = std::min(kKeyTile, end - j0);
-      gemm_block<RowsOfA::kPacked>(keys, rows, K, a.scale, k_rows + j0 * K, kGemmRows * K, t.q_columns, panel * K, false, p, ld);
-      gemm_block<RowsOfA::kPacked>(keys, rows, K, 1.0f, v_rows + j0 * K, kGemmRows * K, t.do_columns, panel * K, false, dp, ld);
+      gemm_block<RowsOfA::kPacked>(keys, rows, K, a.scale, k_rows + j0 * K, kGemmRows * K, t.q_columns,
+                                   panel * K, false, p, ld);
+      gemm_block<RowsOfA::kPacked>(keys, rows, K, 1.0f, v_rows + j0 * K, kGemmRows * K, t.do_columns,
+                                   panel * K, false, dp, ld);
       softmax_backward_tile(s, a, i0, rows, j0, keys, t, p, dp, ld);
-      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, p, ld, t.do_rows, rows * panel, true, dv + j0 * K, K);
-      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, dp, ld, t.q_rows, rows * panel, true, dk + j0 * K, K);
+      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, p, ld, t.do_rows, rows * panel, true, dv + j0 * K,
+                                     K);
+      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, dp, ld, t.q_rows, rows * panel, true, dk + j0 * K,
+                                     K);
       for (int64_t i = 0; i < rows; i += kGemmRows)
         pack_rows_transposed(dp + i, ld, keys, std::min(kGemmRows, rows - i), ds + i * keys);
-      gemm_block<RowsOfA::kPacked>(rows, K, keys, 1.0f, ds, kGemmRows * keys, k_panels + j0 * panel, n * panel, true, dq, padded);
+      gemm_block<RowsOfA::kPacked>(rows, K, keys, 1.0f, ds, kGemmRows * keys, k_panels + j0 * panel,
+                                   n * panel, true, dq, padded);
     }
     for (int64_t i = 0; i < rows; ++i) {
       T* to = static_cast<T*>(f.dq) + (at + i * H) * K;
@@ -180,11 +195,14 @@ namespace nibble::backend::cpu {
 HWY_EXPORT(backward_item);
 HWY_EXPORT(add_item);
 
-void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-                        const Tensor& lse, const Tensor& segments, AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv) {
-  for (const Tensor* t : {&dout, &q, &k, &v, &out, static_cast<const Tensor*>(&dq), static_cast<const Tensor*>(&dk), static_cast<const Tensor*>(&dv)})
+void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& out, const Tensor& lse, const Tensor& segments, AttentionArgs args,
+                        Tensor& dq, Tensor& dk, Tensor& dv) {
+  for (const Tensor* t : {&dout, &q, &k, &v, &out, static_cast<const Tensor*>(&dq),
+                          static_cast<const Tensor*>(&dk), static_cast<const Tensor*>(&dv)})
     require(t->dtype() == q.dtype() && (t->dtype() == kF32 || t->dtype() == kBF16), "attention_backward",
-            "expected every operand f32 or every one bf16, got {} beside {}", dtype_name(t->dtype()), dtype_name(q.dtype()));
+            "expected every operand f32 or every one bf16, got {} beside {}", dtype_name(t->dtype()),
+            dtype_name(q.dtype()));
   for (Tensor* t : {&dq, &dk, &dv}) std::memset(t->raw(), 0, static_cast<size_t>(t->bytes()));
   const std::vector<Segment> all = read_segments(segments);
   if (all.empty()) return;
@@ -195,21 +213,37 @@ void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, con
     keys += s.k_count;
   }
   const auto sums = static_cast<size_t>(keys * args.heads * args.head_width) * sizeof(float);
-  AttentionBackward f{dout.raw(), q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), dq.raw(), dk.raw(), dv.raw(), q.dtype(),
-                      args, reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, sums)),
-                      reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot2, sums)), all.data(), offsets.data()};
+  AttentionBackward f{dout.raw(),
+                      q.raw(),
+                      k.raw(),
+                      v.raw(),
+                      out.raw(),
+                      lse.data<float>(),
+                      dq.raw(),
+                      dk.raw(),
+                      dv.raw(),
+                      q.dtype(),
+                      args,
+                      reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, sums)),
+                      reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot2, sums)),
+                      all.data(),
+                      offsets.data()};
   const auto run = [&](const std::vector<AttentionItem>& items, auto function) {
-    parallel_for(static_cast<int64_t>(items.size()), 1, [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
+    parallel_for(static_cast<int64_t>(items.size()), 1,
+                 [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
   };
   // A head of a segment is one piece of work, the largest segments first.
   const auto whole = [](const Segment&) { return int64_t{1}; };
   std::vector<AttentionItem> heads = attention_items(all, args.heads, 1, whole);
   std::stable_sort(heads.begin(), heads.end(), [&](const AttentionItem& x, const AttentionItem& y) {
-    const auto work = [&](const AttentionItem& i) { return all[static_cast<size_t>(i.segment)].q_count * all[static_cast<size_t>(i.segment)].k_count; };
+    const auto work = [&](const AttentionItem& i) {
+      return all[static_cast<size_t>(i.segment)].q_count * all[static_cast<size_t>(i.segment)].k_count;
+    };
     return work(x) > work(y);
   });
   run(heads, HWY_DYNAMIC_DISPATCH(backward_item));
-  run(attention_items(all, args.kv_heads, 64, [](const Segment& s) { return s.k_count; }), HWY_DYNAMIC_DISPATCH(add_item));
+  run(attention_items(all, args.kv_heads, 64, [](const Segment& s) { return s.k_count; }),
+      HWY_DYNAMIC_DISPATCH(add_item));
 }
 
 }  // namespace nibble::backend::cpu

@@ -18,7 +18,8 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 float cross_entropy_row(float* row, int64_t n, int32_t label, float factor, bool gradient) {
   const hn::ScalableTag<float> d;
   auto highest = hn::Set(d, -INFINITY);
-  for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { highest = hn::Max(highest, at.load_or(d, row, -INFINITY)); });
+  for_vectors(d, 0, n,
+              [&](const auto& at) HWY_ATTR { highest = hn::Max(highest, at.load_or(d, row, -INFINITY)); });
   const float high = hn::GetLane(hn::MaxOfLanes(d, highest)), score = row[label];
   const auto h = hn::Set(d, high);
   // Sums of up to 4096 values and then of those, so that a large vocabulary loses no digits.
@@ -47,7 +48,8 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(cross_entropy_row);
 
-void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient, Tensor& losses) {
+void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient,
+                   Tensor& losses) {
   const int64_t n = logits.shape().rows(), vocabulary = logits.shape().last();
   const int32_t* label = labels.data<int32_t>();
   float* loss = losses.data<float>();

@@ -4,7 +4,10 @@
 
 namespace nibble::backend::cpu {
 
-template <class T> struct Tag { using type = T; };
+template <class T>
+struct Tag {
+  using type = T;
+};
 
 // f(Tag<float>) or f(Tag<BFloat16>). Errors: Error{op} for any other type.
 template <class F>

@@ -29,7 +29,8 @@ HWY_INLINE hn::Vec<D> uniform(D d, uint64_t i, uint64_t seed, uint64_t stream) {
   const hn::Rebind<uint32_t, D> d32;
   const hn::Rebind<int32_t, D> s32;
   auto c0 = hn::Iota(d32, static_cast<uint32_t>(i)), c1 = hn::Set(d32, static_cast<uint32_t>(i >> 32));
-  auto c2 = hn::Set(d32, static_cast<uint32_t>(stream)), c3 = hn::Set(d32, static_cast<uint32_t>(stream >> 32));
+  auto c2 = hn::Set(d32, static_cast<uint32_t>(stream)),
+       c3 = hn::Set(d32, static_cast<uint32_t>(stream >> 32));
   auto k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
     auto low0 = c0, high0 = c0, low1 = c0, high1 = c0;
@@ -43,8 +44,8 @@ HWY_INLINE hn::Vec<D> uniform(D d, uint64_t i, uint64_t seed, uint64_t stream) {
   return hn::Mul(hn::ConvertTo(d, hn::BitCast(s32, hn::ShiftRight<8>(c0))), hn::Set(d, 0x1.0p-24f));
 }
 
-void dropout_range(const Tensor& x, float p, uint64_t seed, uint64_t stream, const Tensor& out, bool accumulate, int64_t begin,
-                   int64_t end) {
+void dropout_range(const Tensor& x, float p, uint64_t seed, uint64_t stream, const Tensor& out,
+                   bool accumulate, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   const auto threshold = hn::Set(d, p), grow = hn::Set(d, 1.0f / (1.0f - p));
   with_float(x.dtype(), "dropout", [&](auto tx) HWY_ATTR {
@@ -68,7 +69,8 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(dropout_range);
 
-void dropout(Stream&, const Tensor& x, float p, uint64_t seed, uint64_t stream_id, Tensor& out, bool accumulate) {
+void dropout(Stream&, const Tensor& x, float p, uint64_t seed, uint64_t stream_id, Tensor& out,
+             bool accumulate) {
   constexpr int64_t kGrain = 1 << 14;  // divides 2^32: a chunk's counters share their upper half
   parallel_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(dropout_range)(x, p, seed, stream_id, out, accumulate, begin, end);

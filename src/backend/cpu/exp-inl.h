@@ -1,6 +1,6 @@
-// e^x of a vector of f32, within 2 ulp. Multiplications and additions are never fused, so every instruction set gives the
-// same bits. Above 88.37 the result is infinity, below -87.33 zero; NaN stays NaN.
-// Source: the polynomial of Cephes' expf (Moshier 1992) on [-ln 2 / 2, ln 2 / 2].
+// e^x of a vector of f32, within 2 ulp. Multiplications and additions are never fused, so every instruction
+// set gives the same bits. Above 88.37 the result is infinity, below -87.33 zero; NaN stays NaN. Source: the
+// polynomial of Cephes' expf (Moshier 1992) on [-ln 2 / 2, ln 2 / 2].
 #if defined(NIBBLE_CPU_EXP_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_CPU_EXP_INL
 #undef NIBBLE_CPU_EXP_INL
@@ -24,12 +24,15 @@ HWY_INLINE V exp_f32(D d, V x) {
   const auto magic = constant(12582912.0f);
   const auto shifted = hn::Add(hn::Mul(x, constant(1.44269504f)), magic);
   const auto n = hn::Sub(shifted, magic);
-  const auto r = hn::Sub(hn::Sub(x, hn::Mul(n, constant(0.693359375f))), hn::Mul(n, constant(-2.12194440e-4f)));
+  const auto r =
+      hn::Sub(hn::Sub(x, hn::Mul(n, constant(0.693359375f))), hn::Mul(n, constant(-2.12194440e-4f)));
   auto p = constant(1.9875691500e-4f);
-  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+  for (const float c :
+       {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
     p = hn::Add(hn::Mul(p, r), constant(c));
   p = hn::Add(hn::Add(hn::Mul(hn::Mul(p, r), r), r), constant(1.0f));
-  const auto two_to_n = hn::BitCast(d, hn::Add(hn::ShiftLeft<23>(hn::BitCast(di, shifted)), hn::Set(di, 0x3F800000)));
+  const auto two_to_n =
+      hn::BitCast(d, hn::Add(hn::ShiftLeft<23>(hn::BitCast(di, shifted)), hn::Set(di, 0x3F800000)));
   auto y = hn::Mul(p, two_to_n);
   y = hn::IfThenElse(hn::Gt(x, constant(88.37f)), constant(std::numeric_limits<float>::infinity()), y);
   return hn::IfThenZeroElse(hn::Lt(x, constant(-87.33f)), y);

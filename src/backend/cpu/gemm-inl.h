@@ -1,8 +1,10 @@
-// The inside of a product: blocks of f32, six rows by two vectors at a time. Every result is one chain of multiply-adds
-// over k in ascending order, so its bits depend on neither its place in a tile nor how the tiles were divided.
+// The inside of a product: blocks of f32, six rows by two vectors at a time. Every result is one chain of
+// multiply-adds over k in ascending order, so its bits depend on neither its place in a tile nor how the
+// tiles were divided.
 //
-// B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is packed by six
-// rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it lies.
+// B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is
+// packed by six rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it
+// lies.
 #include <algorithm>
 
 #include "backend/cpu/vector-inl.h"
@@ -24,9 +26,11 @@ HWY_INLINE int64_t gemm_panel_width() { return 2 * static_cast<int64_t>(hn::Lane
 // Panels from B [k, n]: columns [0, columns) of `from`, panels `panel_stride` floats apart.
 // Row by row, so that memory is read in its order.
 template <class T>
-HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t columns, float* to, int64_t panel_stride) {
+HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t columns, float* to,
+                            int64_t panel_stride) {
   const GemmTag d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes, whole = columns / width * width;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes,
+                whole = columns / width * width;
   for (int64_t p = 0; p < k; ++p, from += ld, to += width) {
     float* panel = to;
     for (int64_t j = 0; j < whole; j += width, panel += panel_stride) {
@@ -43,7 +47,8 @@ HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t column
   }
 }
 
-// One panel from rows of Bᵀ [n, k]: 4 x 4 transpositions, a few steps of k at a time so that what is written stays near.
+// One panel from rows of Bᵀ [n, k]: 4 x 4 transpositions, a few steps of k at a time so that what is written
+// stays near.
 template <class T>
 HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int64_t columns, float* to) {
   const hn::CappedTag<float, 4> d;
@@ -120,7 +125,8 @@ HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64
 enum class RowsOfA { kPacked, kAsStored };
 
 // One row of the tile: c[0, columns) (+)= alpha · (lo, hi).
-HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c, int64_t columns) {
+HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c,
+                           int64_t columns) {
   const GemmTag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, alpha);
@@ -139,8 +145,9 @@ HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha
 
 // c[R, width] (+)= alpha · a[R, k] · panel. Accumulators are named: GCC keeps an array of them in memory.
 template <int R, RowsOfA kRows>
-HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel, int64_t k, float alpha,
-                             bool add, float* HWY_RESTRICT c, int64_t ldc, int64_t columns) {
+HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel,
+                             int64_t k, float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc,
+                             int64_t columns) {
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
   auto l0 = hn::Zero(d), l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0;
@@ -170,28 +177,34 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
 }
 
 template <RowsOfA kRows>
-HWY_INLINE void gemm_rows(int64_t rows, const float* a, int64_t lda, const float* panel, int64_t k, float alpha, bool add,
-                          float* c, int64_t ldc, int64_t columns) {
+HWY_INLINE void gemm_rows(int64_t rows, const float* a, int64_t lda, const float* panel, int64_t k,
+                          float alpha, bool add, float* c, int64_t ldc, int64_t columns) {
   switch (rows) {
-    case 1: return gemm_micro<1, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 2: return gemm_micro<2, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 3: return gemm_micro<3, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 4: return gemm_micro<4, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    case 5: return gemm_micro<5, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
-    default: return gemm_micro<6, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 1:
+      return gemm_micro<1, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 2:
+      return gemm_micro<2, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 3:
+      return gemm_micro<3, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 4:
+      return gemm_micro<4, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    case 5:
+      return gemm_micro<5, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+    default:
+      return gemm_micro<6, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
   }
 }
 
-// c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed six by six with
-// `lda` floats from one six to the next; `panel_stride` floats lie between panels.
+// c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed six by six
+// with `lda` floats from one six to the next; `panel_stride` floats lie between panels.
 template <RowsOfA kRows>
 HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
                            const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
   const int64_t width = gemm_panel_width(), next = kRows == RowsOfA::kPacked ? lda : kGemmRows * lda;
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
     for (int64_t i = 0; i < rows; i += kGemmRows)
-      gemm_rows<kRows>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha, add, c + i * ldc + j,
-                       ldc, columns - j);
+      gemm_rows<kRows>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha, add,
+                       c + i * ldc + j, ldc, columns - j);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

@@ -1,5 +1,5 @@
-// The CPU's kernels, one function per slot of backend/kernels/*.h (which holds their contracts). register.cpp is the
-// one list that puts them into the slots.
+// The CPU's kernels, one function per slot of backend/kernels/*.h (which holds their contracts). register.cpp
+// is the one list that puts them into the slots.
 #pragma once
 #include "backend/kernels/attention.h"
 #include "backend/kernels/cast.h"
@@ -26,10 +26,11 @@ void sum_rows(Stream&, const Tensor& x, Tensor& out, bool accumulate);
 void sum_of_squares(Stream&, const Tensor& x, Tensor& out);
 // swiglu.cpp
 void swiglu(Stream&, const Tensor& gate, const Tensor& up, Tensor& out);
-void swiglu_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate, bool accumulate_gate,
-                     Tensor& dup, bool accumulate_up);
+void swiglu_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate,
+                     bool accumulate_gate, Tensor& dup, bool accumulate_up);
 // dropout.cpp
-void dropout(Stream&, const Tensor& x, float p, uint64_t seed, uint64_t stream_id, Tensor& out, bool accumulate);
+void dropout(Stream&, const Tensor& x, float p, uint64_t seed, uint64_t stream_id, Tensor& out,
+             bool accumulate);
 // rows.cpp
 void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
 void scatter_add_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
@@ -39,22 +40,24 @@ void embedding_backward(Stream&, const Tensor& dy, const Tensor& ids, Tensor& dw
 void matmul(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args);
 // norm.cpp
 void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, Tensor& y, Tensor& rstd);
-void rms_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd, Tensor& dx,
-                       bool accumulate_dx, Tensor& dw, bool accumulate_dw);
+void rms_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                       Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw);
 // rope.cpp
-void rope(Stream&, const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width, int direction,
-          Tensor& out);
+void rope(Stream&, const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width,
+          int direction, Tensor& out);
 // attention.cpp, attention_backward.cpp
-void attention(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments, AttentionArgs args,
-               Tensor& out, Tensor& lse);
-void attention_backward(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-                        const Tensor& lse, const Tensor& segments, AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv);
+void attention(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
+               AttentionArgs args, Tensor& out, Tensor& lse);
+void attention_backward(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& out, const Tensor& lse, const Tensor& segments, AttentionArgs args,
+                        Tensor& dq, Tensor& dk, Tensor& dv);
 // cross_entropy.cpp
-void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient, Tensor& losses);
+void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient,
+                   Tensor& losses);
 // optimizer.cpp, optimizer_8bit.cpp
 void adamw(Stream&, Tensor& p, const Tensor& g, Tensor& m, Tensor& v, AdamArgs args);
-void adamw_8bit(Stream&, Tensor& p, const Tensor& g, Tensor& m_codes, Tensor& m_absmax, Tensor& v_codes, Tensor& v_absmax,
-                AdamArgs args);
+void adamw_8bit(Stream&, Tensor& p, const Tensor& g, Tensor& m_codes, Tensor& m_absmax, Tensor& v_codes,
+                Tensor& v_absmax, AdamArgs args);
 void sgd(Stream&, Tensor& p, const Tensor& g, Tensor& velocity, SgdArgs args);
 void lion(Stream&, Tensor& p, const Tensor& g, Tensor& m, LionArgs args);
 // cast.cpp, decode_weight.cpp, encode_weight.cpp, weight_matvec.cpp

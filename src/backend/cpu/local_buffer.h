@@ -1,4 +1,5 @@
-// Memory of one thread for one kernel: grows to the largest request, which tile sizes bound to a few hundred kB.
+// Memory of one thread for one kernel: grows to the largest request, which tile sizes bound to a few hundred
+// kB.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -8,7 +9,8 @@ namespace nibble::backend::cpu {
 
 enum class LocalSlot { kA, kB, kC, kD, kE, kCount };
 
-// At least `count` floats, 64-byte aligned, contents undefined; valid until this thread asks for the same slot again.
+// At least `count` floats, 64-byte aligned, contents undefined; valid until this thread asks for the same
+// slot again.
 inline float* local_buffer(LocalSlot slot, int64_t count) {
   struct Free {
     void operator()(float* p) const { ::operator delete(p, std::align_val_t(64)); }
@@ -21,7 +23,8 @@ inline float* local_buffer(LocalSlot slot, int64_t count) {
   Piece& piece = pieces[static_cast<int>(slot)];
   if (piece.count < count) {
     piece.data.reset();
-    piece.data.reset(static_cast<float*>(::operator new(static_cast<size_t>(count) * 4, std::align_val_t(64))));
+    piece.data.reset(
+        static_cast<float*>(::operator new(static_cast<size_t>(count) * 4, std::align_val_t(64))));
     piece.count = count;
   }
   return piece.data.get();

@@ -1,4 +1,4 @@
-// The two ways a product runs on the CPU.
+// A product on the CPU as its parts pass it on.
 #pragma once
 #include "backend/kernels/matmul.h"
 
@@ -23,9 +23,5 @@ struct Product {
 
 // Our own packed f32 multiply-adds; bf16 operands are widened while they are packed.
 void multiply_f32(Stream& stream, const Product& product);
-// oneDNN's bf16 product in fixed tiles; REQUIRES: native_bf16(), both operands bf16.
-void multiply_bf16(Stream& stream, const Product& product);
-// Does this processor multiply bf16 (AVX512_BF16 or AMX), and oneDNN use it?
-bool native_bf16();
 
 }  // namespace nibble::backend::cpu

@@ -1,5 +1,5 @@
-// Products by packed panels (Goto & van de Geijn 2008): B is packed once for all threads, rows of A are divided among
-// them. With few rows the columns are divided instead and each thread packs its own.
+// Products by packed panels (Goto & van de Geijn 2008): B is packed once for all threads, rows of A are
+// divided among them. With few rows the columns are divided instead and each thread packs its own.
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -34,14 +34,16 @@ constexpr int64_t kChunk = 512;      // a multiple of every panel width
 
 int64_t panel_width() { return gemm_panel_width(); }
 
-// The rows of A that one tile needs, as f32: read as they lie, widened, or packed by sixes within each block of k.
+// The rows of A that one tile needs, as f32: read as they lie, widened, or packed by sixes within each block
+// of k.
 struct TileOfA {
   const float* data;
   int64_t ld;  // 0: packed
 };
 
 template <class T>
-TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block, int64_t columns) {
+TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
+                  int64_t columns) {
   const T* from = static_cast<const T*>(a.data) + (a.transposed ? k0 * a.ld + row : row * a.ld + k0);
   if (!a.transposed && columns <= kFewColumns) {
     if constexpr (std::is_same_v<T, float>) return {from, a.ld};
@@ -49,7 +51,8 @@ TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_
     const int64_t ld = (k + 15) / 16 * 16 + 16;
     float* to = local_buffer(LocalSlot::kA, rows * ld);
     for (int64_t r = 0; r < rows; ++r)
-      for_vectors(d, 0, k, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from + r * a.ld), to + r * ld); });
+      for_vectors(d, 0, k,
+                  [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from + r * a.ld), to + r * ld); });
     return {to, ld};
   }
   const int64_t padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
@@ -67,7 +70,8 @@ TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_
   return {to, 0};
 }
 
-void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to, bool add) {
+void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to,
+                bool add) {
   const hn::ScalableTag<float> d;
   for (int64_t r = 0; r < rows; ++r, from += ld, to += ld_to)
     for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR {
@@ -78,8 +82,8 @@ void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BF
 
 // C[row.., column..] of one tile over [k0, k0 + k). packed: panels of B's columns, or null: packed here.
 // wide: f32 sums of C over several calls (rows ld_wide apart), or null when this call covers all of k.
-void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k, int64_t block,
-          const float* packed, float* wide, int64_t ld_wide) {
+void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k,
+          int64_t block, const float* packed, float* wide, int64_t ld_wide) {
   const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.k;
   const TileOfA a = p.a.dtype == kF32 ? tile_of_a<float>(p.a, row, rows, k0, k, block, columns)
@@ -106,12 +110,14 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
       if (a.ld == 0)
-        gemm_block<RowsOfA::kPacked>(rows, count, depth, p.alpha, a.data + padded * at, kGemmRows * depth, panels, stride, add,
-                                     c, ldc);
+        gemm_block<RowsOfA::kPacked>(rows, count, depth, p.alpha, a.data + padded * at, kGemmRows * depth,
+                                     panels, stride, add, c, ldc);
       else
-        gemm_block<RowsOfA::kAsStored>(rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride, add, c, ldc);
+        gemm_block<RowsOfA::kAsStored>(rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride, add, c,
+                                       ldc);
     }
-    if (!direct && last) round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
+    if (!direct && last)
+      round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
 }
 
@@ -126,11 +132,12 @@ HWY_EXPORT(tile);
 
 namespace {
 
-constexpr int64_t kBlock = 384;        // k of one pass: a panel of B and six rows of A stay in the first-level cache
-constexpr int64_t kTileRows = 96;      // rows of A of one tile stay in the second-level cache
-constexpr int64_t kFewRows = 96;       // up to here columns are divided among threads
-constexpr int64_t kSlice = 2048;       // columns of B packed at a time
-constexpr int64_t kPacked = 2 << 20;   // values of B packed at a time: 8 MB
+constexpr int64_t kBlock =
+    384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
+constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
+constexpr int64_t kFewRows = 96;      // up to here columns are divided among threads
+constexpr int64_t kSlice = 2048;      // columns of B packed at a time
+constexpr int64_t kPacked = 2 << 20;  // values of B packed at a time: 8 MB
 
 int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -155,12 +162,16 @@ void multiply_f32(Stream& stream, const Product& p) {
   if (!few && slab * slice > kPacked) slab = std::max<int64_t>(1, kPacked / slice / block) * block;
   const bool wide = slab < p.k && p.c_dtype != kF32;
   float* sums = nullptr;
-  if (wide) sums = reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
+  if (wide)
+    sums =
+        reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
   float* packed = nullptr;
   if (!few)
-    packed = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, static_cast<size_t>(divide(slice, width) * width * slab) * 4));
+    packed = reinterpret_cast<float*>(
+        stream.scratch(Stream::kKernelSlot, static_cast<size_t>(divide(slice, width) * width * slab) * 4));
   if (few) {
-    const int64_t columns = std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 512);
+    const int64_t columns =
+        std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 512);
     parallel_for(p.n, columns, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, p.k, block, nullptr, nullptr, 0);
     });
@@ -175,8 +186,9 @@ void multiply_f32(Stream& stream, const Product& p) {
         HWY_DYNAMIC_DISPATCH(pack_b)(p.b, k0, k, column + begin, end - begin, packed + begin * k);
       });
       parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
-        HWY_DYNAMIC_DISPATCH(tile)(p, begin, end - begin, column, columns, k0, k, block, packed,
-                                   wide ? sums + begin * slice : nullptr, slice);
+        HWY_DYNAMIC_DISPATCH(tile)
+        (p, begin, end - begin, column, columns, k0, k, block, packed, wide ? sums + begin * slice : nullptr,
+         slice);
       });
     }
   }

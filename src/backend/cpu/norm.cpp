@@ -14,7 +14,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
-void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y, const Tensor& rstd, int64_t begin, int64_t end) {
+void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y, const Tensor& rstd,
+                   int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   const int64_t n = x.shape().last();
   float* inverse = rstd.data<float>();
@@ -32,7 +33,9 @@ void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y,
         });
         inverse[r] = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(n) + eps);
         const auto s = hn::Set(d, inverse[r]);
-        for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), at.load(d, pw)), py); });
+        for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+          at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), at.load(d, pw)), py);
+        });
       }
     });
   });
@@ -40,15 +43,17 @@ void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y,
 
 // dx = rstd (dy w - x rstd² mean(dy w x));  sums [n] += dy x rstd, or null.
 template <class Y, class X, class W, class DX>
-void backward_rows(const Y* dy, const X* x, const W* w, const float* rstd, DX* dx, bool accumulate, float* sums, int64_t n,
-                   int64_t begin, int64_t end) {
+void backward_rows(const Y* dy, const X* x, const W* w, const float* rstd, DX* dx, bool accumulate,
+                   float* sums, int64_t n, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   for (int64_t r = begin; r < end; ++r) {
     const Y* py = dy + r * n;
     const X* px = x + r * n;
     DX* to = dx + r * n;
     auto dot = hn::Zero(d);
-    for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { dot = hn::MulAdd(hn::Mul(at.load(d, py), at.load(d, w)), at.load(d, px), dot); });
+    for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+      dot = hn::MulAdd(hn::Mul(at.load(d, py), at.load(d, w)), at.load(d, px), dot);
+    });
     const float s = rstd[r];
     const auto scale = hn::Set(d, s);
     const auto back = hn::Set(d, -hn::GetLane(hn::SumOfLanes(d, dot)) * s * s * s / static_cast<float>(n));
@@ -62,15 +67,16 @@ void backward_rows(const Y* dy, const X* x, const W* w, const float* rstd, DX* d
   }
 }
 
-void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd, const Tensor& dx, bool accumulate,
-                            float* sums, int64_t begin, int64_t end) {
+void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                            const Tensor& dx, bool accumulate, float* sums, int64_t begin, int64_t end) {
   with_float(dy.dtype(), "rms_norm_backward", [&](auto ty) HWY_ATTR {
     with_float(x.dtype(), "rms_norm_backward", [&](auto tx) HWY_ATTR {
       with_float(w.dtype(), "rms_norm_backward", [&](auto tw) HWY_ATTR {
         with_float(dx.dtype(), "rms_norm_backward", [&](auto td) HWY_ATTR {
           backward_rows(dy.data<typename decltype(ty)::type>(), x.data<typename decltype(tx)::type>(),
-                        w.data<typename decltype(tw)::type>(), rstd.data<float>(), dx.data<typename decltype(td)::type>(), accumulate,
-                        sums, x.shape().last(), begin, end);
+                        w.data<typename decltype(tw)::type>(), rstd.data<float>(),
+                        dx.data<typename decltype(td)::type>(), accumulate, sums, x.shape().last(), begin,
+                        end);
         });
       });
     });
@@ -90,15 +96,18 @@ constexpr int64_t kRows = 64;
 }
 
 void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, Tensor& y, Tensor& rstd) {
-  parallel_for(x.shape().rows(), kRows / 4,
-               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(rms_norm_rows)(x, w, eps, y, rstd, begin, end); });
+  parallel_for(x.shape().rows(), kRows / 4, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(rms_norm_rows)(x, w, eps, y, rstd, begin, end);
+  });
 }
 
-void rms_norm_backward(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd, Tensor& dx,
-                       bool accumulate_dx, Tensor& dw, bool accumulate_dw) {
+void rms_norm_backward(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                       Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw) {
   const int64_t n = x.shape().last(), rows = x.shape().rows(), chunks = (rows + kRows - 1) / kRows;
   float* partial = nullptr;
-  if (dw) partial = reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(chunks * n) * 4));
+  if (dw)
+    partial =
+        reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(chunks * n) * 4));
   parallel_for(rows, kRows, [&](int64_t begin, int64_t end) {
     float* sums = dw ? partial + begin / kRows * n : nullptr;
     if (sums != nullptr) std::fill_n(sums, n, 0.0f);

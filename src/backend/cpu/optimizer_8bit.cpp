@@ -1,4 +1,5 @@
-// AdamW with both moments in 8 bits: blocks of 256 values, each with its absmax, codes of bitsandbytes' dynamic maps.
+// AdamW with both moments in 8 bits: blocks of 256 values, each with its absmax, codes of bitsandbytes'
+// dynamic maps.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -13,8 +14,8 @@ namespace nibble::backend::cpu {
 namespace {
 constexpr int64_t kBlock = 256;
 
-// The nearest code of an ascending map of 256 values; a tie goes to the lower one. The upper 14 bits of a float lead to
-// the first code it can have, a few comparisons to the right one.
+// The nearest code of an ascending map of 256 values; a tie goes to the lower one. The upper 14 bits of a
+// float lead to the first code it can have, a few comparisons to the right one.
 class NearestCode {
  public:
   explicit NearestCode(std::span<const float> map) {
@@ -42,8 +43,8 @@ class NearestCode {
 
 }  // namespace
 
-void adamw_8bit(Stream&, Tensor& p, const Tensor& g, Tensor& m_codes, Tensor& m_absmax, Tensor& v_codes, Tensor& v_absmax,
-                AdamArgs args) {
+void adamw_8bit(Stream&, Tensor& p, const Tensor& g, Tensor& m_codes, Tensor& m_absmax, Tensor& v_codes,
+                Tensor& v_absmax, AdamArgs args) {
   float *pp = p.data<float>(), *am = m_absmax.data<float>(), *av = v_absmax.data<float>();
   uint8_t *cm = m_codes.data<uint8_t>(), *cv = v_codes.data<uint8_t>();
   const float* pg = g.data<float>();
@@ -72,7 +73,8 @@ void adamw_8bit(Stream&, Tensor& p, const Tensor& g, Tensor& m_codes, Tensor& m_
       const float x = m_max > 0 ? m[i - begin] / m_max : 0.0f;
       uint8_t code = signed_code(x);
       // A moment never changes its sign by rounding.
-      if (x != 0 && std::signbit(signed_map[code]) != std::signbit(x)) code = static_cast<uint8_t>(x > 0 ? code + 1 : code - 1);
+      if (x != 0 && std::signbit(signed_map[code]) != std::signbit(x))
+        code = static_cast<uint8_t>(x > 0 ? code + 1 : code - 1);
       cm[i] = code;
       cv[i] = unsigned_code(v_max > 0 ? v[i - begin] / v_max : 0.0f);
     }

@@ -10,7 +10,8 @@ namespace nibble::backend::cpu {
 void sum_rows(Stream& stream, const Tensor& x, Tensor& out, bool accumulate) {
   constexpr int64_t kRows = 128;
   const int64_t n = x.shape().last(), rows = x.shape().rows(), chunks = (rows + kRows - 1) / kRows;
-  auto* partial = reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(chunks * n) * 4));
+  auto* partial =
+      reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(chunks * n) * 4));
   with_float(x.dtype(), "sum_rows", [&](auto tx) {
     const auto* px = x.data<typename decltype(tx)::type>();
     parallel_for(rows, kRows, [&](int64_t begin, int64_t end) {
@@ -38,8 +39,10 @@ void sum_of_squares(Stream&, const Tensor& x, Tensor& out) {
       double lanes[8] = {};
       int64_t i = begin;
       for (; i + 8 <= end; i += 8)
-        for (int64_t j = 0; j < 8; ++j) lanes[j] += static_cast<double>(to_float(px[i + j])) * static_cast<double>(to_float(px[i + j]));
-      for (; i < end; ++i) lanes[i & 7] += static_cast<double>(to_float(px[i])) * static_cast<double>(to_float(px[i]));
+        for (int64_t j = 0; j < 8; ++j)
+          lanes[j] += static_cast<double>(to_float(px[i + j])) * static_cast<double>(to_float(px[i + j]));
+      for (; i < end; ++i)
+        lanes[i & 7] += static_cast<double>(to_float(px[i])) * static_cast<double>(to_float(px[i]));
       partial[static_cast<size_t>(begin / kChunk)] = tree_sum<double>(lanes);
     });
   });

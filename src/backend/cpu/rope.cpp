@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
-void rope_rows(const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width, int direction, const Tensor& out,
-               int64_t begin, int64_t end) {
+void rope_rows(const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width,
+               int direction, const Tensor& out, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   const int64_t width = x.shape().last(), n = cos_sin.shape().last(), half = n / 2;
   const auto sign = hn::Set(d, direction < 0 ? -1.0f : 1.0f);
@@ -25,7 +25,8 @@ void rope_rows(const Tensor& x, const Tensor& cos_sin, const Tensor& positions, 
           const auto* in = x.data<typename decltype(tx)::type>() + h;
           auto* o = out.data<typename decltype(to)::type>() + h;
           for_vectors(d, 0, half, [&](const auto& at) HWY_ATTR {
-            const auto a = at.load(d, in), b = at.load(d, in + half), c = at.load(d, cosine), s = hn::Mul(at.load(d, sine), sign);
+            const auto a = at.load(d, in), b = at.load(d, in + half), c = at.load(d, cosine),
+                       s = hn::Mul(at.load(d, sine), sign);
             at.store(d, hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), o);
             at.store(d, hn::Add(hn::Mul(b, c), hn::Mul(a, s)), o + half);
           });
@@ -43,8 +44,8 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(rope_rows);
 
-void rope(Stream&, const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width, int direction,
-          Tensor& out) {
+void rope(Stream&, const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width,
+          int direction, Tensor& out) {
   parallel_for(positions.numel(), 16, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(rope_rows)(x, cos_sin, positions, head_width, direction, out, begin, end);
   });

@@ -1,5 +1,5 @@
-#include <vector>
 #include <cassert>
+#include <vector>
 
 #include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"

@@ -36,11 +36,11 @@ void swiglu_range(const Tensor& gate, const Tensor& up, const Tensor& out, int64
   });
 }
 
-// silu'(z) = s + silu(z) (1 - s), s = sigmoid(z). All of a vector is read before any of it is written, so dgate and dup
-// may lie over gate and up.
+// silu'(z) = s + silu(z) (1 - s), s = sigmoid(z). All of a vector is read before any of it is written, so
+// dgate and dup may lie over gate and up.
 template <class Y, class G, class DG, class DU>
-void backward_typed(const Y* dy, const G* gate, const G* up, DG* dgate, bool add_gate, DU* dup, bool add_up, int64_t begin,
-                    int64_t end) {
+void backward_typed(const Y* dy, const G* gate, const G* up, DG* dgate, bool add_gate, DU* dup, bool add_up,
+                    int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
     const auto z = at.load(d, gate), u = at.load(d, up), y = at.load(d, dy);
@@ -58,8 +58,8 @@ void backward_typed(const Y* dy, const G* gate, const G* up, DG* dgate, bool add
   });
 }
 
-void swiglu_backward_range(const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate, bool add_gate,
-                           const Tensor& dup, bool add_up, int64_t begin, int64_t end) {
+void swiglu_backward_range(const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
+                           bool add_gate, const Tensor& dup, bool add_up, int64_t begin, int64_t end) {
   with_float(dy.dtype(), "swiglu_backward", [&](auto ty) HWY_ATTR {
     with_float(gate.dtype(), "swiglu_backward", [&](auto tg) HWY_ATTR {
       with_float(dgate ? dgate.dtype() : kF32, "swiglu_backward", [&](auto tdg) HWY_ATTR {
@@ -67,8 +67,9 @@ void swiglu_backward_range(const Tensor& dy, const Tensor& gate, const Tensor& u
           using G = typename decltype(tg)::type;
           using DG = typename decltype(tdg)::type;
           using DU = typename decltype(tdu)::type;
-          backward_typed(dy.data<typename decltype(ty)::type>(), gate.data<G>(), up.data<G>(), dgate ? dgate.data<DG>() : nullptr,
-                         add_gate, dup ? dup.data<DU>() : nullptr, add_up, begin, end);
+          backward_typed(dy.data<typename decltype(ty)::type>(), gate.data<G>(), up.data<G>(),
+                         dgate ? dgate.data<DG>() : nullptr, add_gate, dup ? dup.data<DU>() : nullptr, add_up,
+                         begin, end);
         });
       });
     });
@@ -88,15 +89,18 @@ constexpr int64_t kGrain = 1 << 14;
 }
 
 void swiglu(Stream&, const Tensor& gate, const Tensor& up, Tensor& out) {
-  parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(swiglu_range)(gate, up, out, begin, end); });
+  parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(swiglu_range)(gate, up, out, begin, end);
+  });
 }
 
-void swiglu_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate, bool accumulate_gate,
-                     Tensor& dup, bool accumulate_up) {
+void swiglu_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate,
+                     bool accumulate_gate, Tensor& dup, bool accumulate_up) {
   require(gate.dtype() == up.dtype(), "swiglu_backward", "expected gate and up of one type, got {} and {}",
           dtype_name(gate.dtype()), dtype_name(up.dtype()));
   parallel_for(gate.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(swiglu_backward_range)(dy, gate, up, dgate, accumulate_gate, dup, accumulate_up, begin, end);
+    HWY_DYNAMIC_DISPATCH(swiglu_backward_range)
+    (dy, gate, up, dgate, accumulate_gate, dup, accumulate_up, begin, end);
   });
 }
 

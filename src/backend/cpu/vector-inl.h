@@ -1,5 +1,6 @@
-// Vectors of f32 over memory that holds f32 or bf16, for the leaf files that are compiled once per instruction set.
-// A rest shorter than a vector goes through a padded one: a value's result never depends on where in a row it stands.
+// Vectors of f32 over memory that holds f32 or bf16, for the leaf files that are compiled once per
+// instruction set. A rest shorter than a vector goes through a padded one: a value's result never depends on
+// where in a row it stands.
 #include "backend/cpu/convert-inl.h"
 
 #if defined(NIBBLE_BACKEND_CPU_VECTOR_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -22,7 +23,8 @@ template <class D>
 HWY_INLINE hn::Vec<D> load_f32(D d, const BFloat16* p) {
   const hn::Rebind<uint16_t, D> d16;
   const hn::Rebind<uint32_t, D> d32;
-  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
+  return hn::BitCast(
+      d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)))));
 }
 template <class D>
 HWY_INLINE void store_f32(D d, hn::Vec<D> v, float* p) {
@@ -51,26 +53,39 @@ HWY_INLINE void store_part(D d, hn::Vec<D> v, T* p, size_t n) {
   for (size_t i = 0; i < n; ++i) p[i] = padded[i];
 }
 
-// Whole vectors and then the rest of [0, n): body(i, load, store) where load(p) reads f32 from p + i and store(v, p)
-// writes to p + i, whatever p's type is. Lanes beyond the rest read as zero, or as what load_or is given.
+// Whole vectors and then the rest of [0, n): body(i, load, store) where load(p) reads f32 from p + i and
+// store(v, p) writes to p + i, whatever p's type is. Lanes beyond the rest read as zero, or as what load_or
+// is given.
 struct WholeVector {
   int64_t i;
   template <class D, class T>
-  HWY_INLINE hn::Vec<D> load(D d, const T* p) const { return load_f32(d, p + i); }
+  HWY_INLINE hn::Vec<D> load(D d, const T* p) const {
+    return load_f32(d, p + i);
+  }
   template <class D>
-  HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float) const { return load_f32(d, p + i); }
+  HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float) const {
+    return load_f32(d, p + i);
+  }
   template <class D, class T>
-  HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const { store_f32(d, v, p + i); }
+  HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const {
+    store_f32(d, v, p + i);
+  }
 };
 struct PartVector {
   int64_t i;
   size_t n;
   template <class D, class T>
-  HWY_INLINE hn::Vec<D> load(D d, const T* p) const { return load_part(d, p + i, n); }
+  HWY_INLINE hn::Vec<D> load(D d, const T* p) const {
+    return load_part(d, p + i, n);
+  }
   template <class D>
-  HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float rest) const { return load_part(d, p + i, n, rest); }
+  HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float rest) const {
+    return load_part(d, p + i, n, rest);
+  }
   template <class D, class T>
-  HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const { store_part(d, v, p + i, n); }
+  HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const {
+    store_part(d, v, p + i, n);
+  }
 };
 template <class D, class Body>
 HWY_INLINE void for_vectors(D d, int64_t begin, int64_t end, const Body& body) {

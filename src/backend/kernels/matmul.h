@@ -1,5 +1,6 @@
-// Matrix products. A library's work (oneDNN on the CPU, cuBLASLt on CUDA), cut so that results do not depend on threads:
-// the output is divided into fixed tiles, a long inner dimension over few outputs into fixed chunks summed in order.
+// Matrix products: packed multiply-adds of our own on the CPU (tested against oneDNN, whose bf16 inputs would have to be
+// widened in a pass of their own), cuBLASLt on CUDA. Results do not depend on threads: on the CPU each output is one chain
+// of sums over blocks of k that k alone decides.
 #pragma once
 #include "backend/kernel_slot.h"
 
@@ -15,8 +16,8 @@ struct MatmulArgs {
 };
 inline KernelSlot<void(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args)> matmul{"matmul"};
 
-// The type in which weights should be decoded for products on this device: BF16 where the processor multiplies it
-// natively and compute is BF16, else F32. The same on the meta device as on the one it stands for.
+// The type in which weights should be decoded for products on this device: the compute type. Where the processor has no
+// bf16 product, bf16 weights are widened while they are packed, so decoding them to F32 would only cost memory.
 DType product_dtype(Device device, DType compute);
 
 }  // namespace nibble::backend
