@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/kernels/workspace.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "train/loading.h"
@@ -36,6 +37,35 @@ ArenaPlan dry_run(const models::CausalModel& model, const Recipe& recipe, const 
     for (const auto& [name, bytes] : allocator->ledger().names_peak())
       if (name.second.find("logits") != std::string::npos) *logits += bytes;
   return plan;
+}
+
+// What kernels need beside the decoded weights that the meta stream saw.
+int64_t workspace_bytes(models::CausalModel& model, const StepShape& shape, DType compute) {
+  const models::ModelConfig& config = model.config();
+  backend::Workspace all;
+  const auto product = [&](int64_t m, int64_t n, int64_t k, DType c) { all.include(backend::cpu_matmul_workspace(m, n, k, c)); };
+  model.visit_linears([&](nn::Linear& linear) {
+    const int64_t in = linear.in_features(), out = linear.out_features();
+    product(shape.tokens, out, in, compute);
+    product(shape.tokens, in, out, compute);
+    if (const nn::LoraPair* pair = linear.adapter(kAdapter)) {
+      const int64_t r = pair->a.variable.size(0);
+      product(shape.tokens, r, in, compute);
+      product(shape.tokens, r, out, compute);
+      product(shape.tokens, in, r, compute);
+      product(shape.tokens, out, r, compute);
+      product(r, in, shape.tokens, kF32);
+      product(out, r, shape.tokens, kF32);
+    } else {
+      product(out, in, shape.tokens, kF32);
+    }
+  });
+  const int64_t rows = std::min(head_chunk_rows(config.vocab), shape.tokens);
+  product(rows, config.vocab, config.width, kF32);
+  product(rows, config.width, config.vocab, compute);
+  all.include(backend::cpu_attention_workspace(
+      shape.tokens, shape.sequences, {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width}));
+  return all.bytes();
 }
 
 }  // namespace
@@ -91,7 +121,8 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   plan.rows.push_back({"arena", plan.arena_bytes(),
                        fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.tokens), checkpointing_name(checkpointing))});
   plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"}, {"logits", logits, "one chunk of rows"}};
-  plan.rows.push_back({"scratch", allocator->ledger().names_peak()[{"scratch", "scratch"}], "decoded weights and operands of products"});
+  plan.rows.push_back({"scratch",
+                       allocator->ledger().names_peak()[{"scratch", "scratch"}] + workspace_bytes(*model, shape, compute_dtype(recipe)), "decoded weights and operands of products"});
   plan.page_file_bytes = optimizer.file_bytes();
   plan.checkpoint_bytes = optimizer.state_bytes() + trained_bytes;
   return plan;

@@ -40,6 +40,21 @@ double tick_distance(double span, int count) {
   return power * 10;
 }
 
+// The loss that column x of `width` shows: the mean of its steps, or between two steps a point on the line.
+double value_at(const std::vector<StepMetrics>& steps, int x, int width) {
+  const auto n = static_cast<int64_t>(steps.size());
+  if (n < width) {
+    const double at = static_cast<double>(x) * static_cast<double>(n - 1) / (width - 1);
+    const auto i = std::min(static_cast<size_t>(at), steps.size() - 2);
+    return steps[i].loss + (at - static_cast<double>(i)) * (steps[i + 1].loss - steps[i].loss);
+  }
+  double sum = 0;
+  int64_t count = 0;
+  for (int64_t i = x * n / width; i < (x + 1) * n / width; ++i)
+    if (std::isfinite(steps[static_cast<size_t>(i)].loss)) sum += steps[static_cast<size_t>(i)].loss, ++count;
+  return sum / static_cast<double>(count);
+}
+
 }  // namespace
 
 std::string loss_curve(const std::vector<StepMetrics>& steps, int columns, int rows) {
@@ -49,21 +64,16 @@ std::string loss_curve(const std::vector<StepMetrics>& steps, int columns, int r
   columns = std::clamp(columns, 10, 200);
   rows = std::clamp(rows, 2, 40);
 
-  // Each cell holds 2 x 4 dots. A dot column shows the mean of its steps; neighbours are joined by a vertical line.
+  // Each cell holds 2 x 4 dots; neighbours are joined by a vertical line.
   const int width = columns * 2, height = rows * 4;
   std::vector<std::vector<uint8_t>> cells(static_cast<size_t>(rows), std::vector<uint8_t>(static_cast<size_t>(columns), 0));
   static constexpr uint8_t kDots[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
   const auto dot = [&](int x, int y) { cells[static_cast<size_t>(y / 4)][static_cast<size_t>(x / 2)] |= kDots[y % 4][x % 2]; };
   int before = -1;
-  const auto n = static_cast<int64_t>(steps.size());
   for (int x = 0; x < width; ++x) {
-    const int64_t begin = x * n / width, end = std::max(begin + 1, (x + 1) * n / width);
-    double sum = 0;
-    int64_t count = 0;
-    for (int64_t i = begin; i < std::min(end, n); ++i)
-      if (std::isfinite(steps[static_cast<size_t>(i)].loss)) sum += steps[static_cast<size_t>(i)].loss, ++count;
-    if (count == 0) continue;
-    const int y = static_cast<int>(std::lround((1 - range.place(sum / static_cast<double>(count))) * (height - 1)));
+    const double value = value_at(steps, x, width);
+    if (!std::isfinite(value)) continue;
+    const int y = static_cast<int>(std::lround((1 - range.place(value)) * (height - 1)));
     for (int between = std::min(y, before < 0 ? y : before); between <= std::max(y, before); ++between) dot(x, between);
     dot(x, y);
     before = y;

@@ -91,8 +91,18 @@ void Run::check_earlier_run(const Json& earlier) {
     std::filesystem::remove_all(file(name));
 }
 
+// What a killed run was writing when it ended ("best.tmp-123"): with the lock held, nobody writes them now.
+void remove_leftovers(const std::string& directory) {
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const size_t at = name.rfind(".tmp-");
+    if (at != std::string::npos && name.find_first_not_of("0123456789", at + 5) == std::string::npos) std::filesystem::remove_all(entry.path());
+  }
+}
+
 void Run::open_directory() {
   lock_ = std::make_unique<io::RunLock>(recipe_.out);
+  remove_leftovers(recipe_.out);
   manifest_ = make_manifest(prepared_);
   check_earlier_run(read_manifest(recipe_.out));
   const int64_t copies = recipe_.save_steps > 0 ? recipe_.save_total_limit + 1 : 2;

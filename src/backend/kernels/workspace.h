@@ -1,0 +1,25 @@
+// What kernels ask of Stream::scratch() beside decoded weights, so that a plan can name it: on the meta device they ask
+// for nothing. Bytes by slot; every kernel of a stream shares them, so the largest request counts.
+#pragma once
+#include <algorithm>
+
+#include "backend/kernels/attention.h"
+
+namespace nibble::backend {
+
+struct Workspace {
+  int64_t kernel = 0, kernel2 = 0, partial = 0;
+  void include(const Workspace& other) {
+    kernel = std::max(kernel, other.kernel);
+    kernel2 = std::max(kernel2, other.kernel2);
+    partial = std::max(partial, other.partial);
+  }
+  int64_t bytes() const { return kernel + kernel2 + partial; }
+};
+
+// Of C [m, n] = A [m, k] · B on the CPU, C of type `c`.
+Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c);
+// Of attention and its backward over `tokens` in `sequences` segments.
+Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args);
+
+}  // namespace nibble::backend
