@@ -15,21 +15,36 @@ NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "ei
 
 TRAIN_FIRST = """Anna Ben Carla David Elena Felix Greta Hugo Iris Jonas Klara Leo Marta Nils Olga Paul Rita Simon Tessa
 Umar Vera Walter Yara Zoe Amir Bianca Cyril Dalia Emil Farah Gustav Hanna Ivan Jana Karim Lena Milan Nora Otto Petra Rafael
-Salma Tomas Ursula Viktor Wanda Xaver Yusuf Zelda Arthur Beatrice""".split()
+Salma Tomas Ursula Viktor Wanda Xaver Yusuf Zelda Arthur Beatrice Adele Alvin Basil Bertha Bruno Camille Cedric Clara Conrad
+Daphne Denis Dorothy Edgar Edith Elmer Erika Ernest Fiona Flora Francis Georgia Gilbert Hector Helga Herbert Hilda Horace Irma
+Isaac Ivy Jerome Joanna Julius Kenneth Laura Leonard Lillian Lloyd Louisa Mabel Magnus Marcel Martin Maxine Mildred Morgan
+Natalie Nathan Nelson Nicole Norman Pamela Patrick Percy Rachel Ralph Regina Robert Rodney Roland Rosa Rufus Sabine Samuel
+Sandra Seymour Sheila Sidney Sonia Stella Sybil Sylvia Terence Theodor Tobias Trevor Valerie Vincent Virgil Vivian Warren
+Wilbur Wilma Winston""".split()
 TRAIN_LAST = """Abbott Becker Castillo Dahl Eriksen Fontaine Garcia Holm Ibsen Jansen Keller Lindqvist Moreau Novak
-Ortega Petrov Quinn Rossi Schmidt Tanaka Ulrich Vargas Weber Xu Young Zimmer Arslan Bianchi Chen Duarte Engel Fischer""".split()
+Ortega Petrov Quinn Rossi Schmidt Tanaka Ulrich Vargas Weber Xu Young Zimmer Arslan Bianchi Chen Duarte Engel Fischer
+Archer Baldwin Barker Bishop Bradley Burke Carver Chandler Connor Crane Dalton Dawson Draper Dunn Elliott Emerson Farmer
+Fleming Fowler Gibson Glover Goodman Graves Hale Harper Hayes Holland Hunt Ingram Irving Jennings Kemp Kirk Lambert Lawson
+Little Lowell Marsh Mercer Mills Monroe Nash Newton Norris Osborn Palmer Payne Porter Potter Reeves Rhodes Sawyer Sexton
+Sharp Skinner Snyder Stone Sutton Thornton Turner Underwood Vance Wagner Walsh Webster Wheeler Whitney Yates""".split()
 TEST_FIRST = """Agnes Boris Celia Dimitri Esther Fabian Gloria Henrik Ingrid Jasper Kirsten Lorenzo Miriam Nadia
 Oscar Philippa Quentin Rosalind Stefan Thelma Ulf Violet Wesley Yvonne""".split()
 TEST_LAST = """Adler Brandt Cohen Delgado Espinoza Forsberg Gruber Haddad Iversen Jimenez Kowalski Larsen Marchetti
 Nakamura Olsen Pereira Ramirez Santos Tremblay Villanueva""".split()
-TRAIN_ITEMS = """apple pies|lemon tarts|rye loaves|cheese rolls|plum cakes|honey biscuits|garlic breads|oat cookies|
-cherry muffins|walnut brownies|pumpkin scones|almond croissants|carrot cakes|ginger snaps|fig bars|olive sticks|
-potato pasties|corn muffins|poppy seed rolls|vanilla eclairs|chocolate tortes|onion quiches|raisin buns|butter pretzels|
-mint candles|blue mugs|wool scarves|paper lanterns|glass bowls|clay pots|cotton towels|silver spoons|red notebooks|
-garden chairs|tin boxes|leather belts|straw hats|wooden trays|brass bells|linen napkins|green lamps|picture frames""".replace("\n", "").split("|")
-TEST_ITEMS = """pear strudels|spinach pies|coconut macaroons|sesame bagels|apricot danishes|barley loaves|cinnamon twists|
-mushroom tartlets|hazelnut wafers|banana breads|felt slippers|copper kettles|silk ribbons|bamboo baskets|iron hooks|
-yellow umbrellas|marble coasters|velvet cushions|porcelain plates|canvas bags""".replace("\n", "").split("|")
+TRAIN_KINDS = """apple lemon rye cheese plum honey garlic oat cherry walnut pumpkin almond carrot ginger fig olive potato corn poppy
+vanilla chocolate onion raisin butter mint blue wool paper glass clay cotton silver red garden tin leather straw wooden brass linen
+green picture orange steel plastic stone small large heavy golden purple white black round square winter summer kitchen travel
+school pocket striped painted folding electric wild fresh frozen dried spicy salted smoked roasted lime mango melon grape peach
+rice bean tomato pepper cream maple nutmeg saffron basil rosemary rubber denim crystal ceramic feather satin pine oak cedar""".split()
+TRAIN_THINGS = """pies tarts rolls cakes biscuits cookies muffins brownies scones croissants snaps bars sticks pasties eclairs
+tortes buns pretzels candles mugs scarves lanterns bowls pots towels spoons notebooks chairs boxes belts hats trays bells napkins
+lamps frames jars cups forks knives ladders mirrors clocks carpets curtains blankets pillows brushes buckets brooms gloves socks
+coats shirts ties purses wallets stools tables shelves benches desks doors vases statues puzzles kites drums flutes whistles ropes
+hammers nails screws boards tiles bricks pipes wires pans plugs fans pumps soups salads sauces jams syrups crackers noodles""".split()
+TEST_KINDS = """pear spinach coconut sesame apricot barley cinnamon mushroom hazelnut banana felt copper silk bamboo iron yellow marble
+velvet porcelain canvas""".split()
+TEST_THINGS = """strudels wafers bagels danishes loaves twists dumplings macaroons slippers kettles ribbons baskets hooks umbrellas
+coasters cushions plates bags""".split()
 
 TRAIN_PATTERNS = """Hi, this is {name}. Could I get {count} {item} for {day}?
 {name} here, I need {count} {item} on {day}.
@@ -79,12 +94,12 @@ We talked yesterday: {name}, {day}, {count} {item}.
 To whom it may concern, {count} {item} should go to {name} this coming {day}.""".split("\n")
 
 
-def records(rng, count, patterns, firsts, lasts, items):
+def records(rng, count, patterns, firsts, lasts, kinds, things):
     seen, rows = set(), []
     while len(rows) < count:
         order = patterns[len(rows) % len(patterns)]
         name = rng.choice(firsts) + (" " + rng.choice(lasts) if rng.random() < 0.6 else "")
-        item, day = rng.choice(items), rng.choice(DAYS)
+        item, day = rng.choice(kinds) + " " + rng.choice(things), rng.choice(DAYS)
         word, number = rng.choice(list(NUMBERS.items()))
         shown = word if rng.random() < 0.75 else str(number)
         text = order.format(name=name, item=item, count=shown, day=day)
@@ -102,8 +117,8 @@ def records(rng, count, patterns, firsts, lasts, items):
 def main():
     out = pathlib.Path(__file__).resolve().parent.parent / "recipes" / "demo"
     rng = random.Random(20231)
-    train = records(rng, 432, TRAIN_PATTERNS, TRAIN_FIRST, TRAIN_LAST, TRAIN_ITEMS)
-    test = records(rng, 40, TEST_PATTERNS, TEST_FIRST, TEST_LAST, TEST_ITEMS)
+    train = records(rng, 432, TRAIN_PATTERNS, TRAIN_FIRST, TRAIN_LAST, TRAIN_KINDS, TRAIN_THINGS)
+    test = records(rng, 40, TEST_PATTERNS, TEST_FIRST, TEST_LAST, TEST_KINDS, TEST_THINGS)
     for name, rows in (("train", train), ("heldout", test)):
         (out / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
