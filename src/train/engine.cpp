@@ -1,9 +1,12 @@
 #include "train/engine.h"
 
+#include <unistd.h>
+
 #include <cmath>
 #include <filesystem>
 
 #include "backend/kernels/elementwise.h"
+#include "base/file.h"
 #include "base/process.h"
 #include "io/bnb_checkpoint.h"
 #include "io/peft_adapter.h"
@@ -137,13 +140,7 @@ std::optional<double> Engine::evaluate(const std::vector<data::MicroBatch>& batc
 
 void Engine::save(const std::string& run_directory, const RunState& state) {
   save_state(run_directory, state, parameters_, *optimizer_, [&](const std::string& directory) {
-    if (!prepared_.recipe.lora()) return;
-    // Written inside, then moved up, so that a killed process leaves nothing beside the checkpoint.
-    const std::string inner = directory + "/adapter";
-    export_to(inner, nullptr);
-    for (const auto& entry : std::filesystem::directory_iterator(inner))
-      std::filesystem::rename(entry.path(), std::filesystem::path(directory) / entry.path().filename());
-    std::filesystem::remove(inner);
+    if (prepared_.recipe.lora()) export_to(directory, nullptr);
   });
 }
 
@@ -153,7 +150,14 @@ void Engine::export_to(const std::string& directory, const Json& manifest) {
   if (prepared_.recipe.lora()) {
     io::AdapterFile file = nn::adapter_file([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter_config_, kAdapter);
     file.manifest = manifest;
-    io::write_adapter(directory, file);
+    // Written inside, then moved up: a killed process leaves nothing beside the directory, and in it only what
+    // remove_leftovers() knows by its name.
+    const std::filesystem::path inner = fmt::format("{}/adapter.tmp-{}", directory, ::getpid());
+    io::write_adapter(inner.string(), file);
+    for (const auto& entry : std::filesystem::directory_iterator(inner))
+      std::filesystem::rename(entry.path(), std::filesystem::path(directory) / entry.path().filename());
+    std::filesystem::remove(inner);
+    sync_directory(directory);
     return;
   }
   std::vector<io::CheckpointItem> items;

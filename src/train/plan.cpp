@@ -105,12 +105,13 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   int64_t logits = 0;
   plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, train_flops, &logits);
   plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_flops, nullptr);
+  plan.rows.push_back({"base", base + allocator->ledger().names_peak()[{"weights", "rope_table"}],
+                       recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
   const auto accumulation = recipe.gradient_accumulation_steps;
   plan.run_flops = train_flops.flops * static_cast<double>(accumulation);
   plan.useful_flops = step_flops(*model, recipe, shape.tokens * accumulation, shape.tokens * accumulation);
 
   const int64_t trained_bytes = plan.trainable * 4;
-  plan.rows.push_back({"base", base, recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
   if (scales > 0) plan.rows.push_back({"scales", scales, "of the quantized blocks"});
   if (recipe.lora()) plan.rows.push_back({"adapter", trained_bytes, fmt::format("{} parameters, f32", show_count(plan.trainable))});
   plan.rows.push_back({"gradients", trained_bytes, "f32"});

@@ -55,6 +55,7 @@ class Run {
   RunState state_;
   double epoch_ = 0, smooth_seconds_ = 0, training_seconds_ = 0, training_flops_ = 0;
   int64_t timed_tokens_ = 0, skips_in_a_row_ = 0;
+  bool was_finished_ = false;  // the earlier run in `out`
 };
 
 Run::Run(const Prepared& prepared, const RunOptions& options)
@@ -72,6 +73,7 @@ Run::Run(const Prepared& prepared, const RunOptions& options)
 // What an earlier run left in the directory allows this one only when asked.
 void Run::check_earlier_run(const Json& earlier) {
   const auto checkpoints = io::list_checkpoints(recipe_.out);
+  was_finished_ = earlier.is_object() && earlier.value("status", "") == "finished";
   if (earlier.is_null() && checkpoints.empty()) return;
   if (options_.resume) {
     require(!earlier.is_null(), recipe_.out, "has checkpoints but no {}, so it cannot be told what they belong to", kManifestFile);
@@ -83,9 +85,7 @@ void Run::check_earlier_run(const Json& earlier) {
   if (!options_.overwrite)
     throw UsageError(recipe_.out, fmt::format("holds {}; --resume goes on from it (with more max_steps if it is finished), --overwrite "
                                               "starts anew, or choose another `out`",
-                                              earlier.is_object() && earlier.value("status", "") == "finished"
-                                                  ? "a finished run"
-                                                  : "an unfinished run"));
+                                              was_finished_ ? "a finished run" : "an unfinished run"));
   for (const auto& checkpoint : checkpoints) std::filesystem::remove_all(checkpoint.path);
   for (const char* name : {"best", "recipe.yaml", kManifestFile, "metrics.jsonl", "loss.svg", "adapter_config.json", "adapter_model.safetensors"})
     std::filesystem::remove_all(file(name));
@@ -102,7 +102,8 @@ void remove_leftovers(const std::string& directory) {
 
 void Run::open_directory() {
   lock_ = std::make_unique<io::RunLock>(recipe_.out);
-  remove_leftovers(recipe_.out);
+  for (const std::string& place : {recipe_.out, file("best")})
+    if (std::filesystem::is_directory(place)) remove_leftovers(place);
   manifest_ = make_manifest(prepared_);
   check_earlier_run(read_manifest(recipe_.out));
   const int64_t copies = recipe_.save_steps > 0 ? recipe_.save_total_limit + 1 : 2;
@@ -116,7 +117,8 @@ void Run::start_or_resume() {
   const auto newest = io::newest_checkpoint(recipe_.out);
   if (options_.resume && newest) {
     state_ = engine_->load(newest->path);
-    require(state_.step < total_, recipe_.out, "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
+    // One that was killed while it wrote its results has no step left, and still has to write them.
+    require(state_.step < total_ || (state_.step == total_ && !was_finished_), recipe_.out, "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
     display_.text(fmt::format("going on from step {} of {}", state_.step, total_));
   } else if (options_.resume) {
     display_.text("no checkpoint yet: starting from the first step");
@@ -210,6 +212,7 @@ void Run::evaluate(int64_t step, double epoch) {
     Json manifest = manifest_;
     manifest["step"] = step;
     manifest["eval_loss"] = *loss;
+    make_directories(file("best"));
     engine_->export_to(file("best"), manifest);
   }
 }
@@ -228,13 +231,13 @@ void Run::save_and_stop() {
 }
 
 void Run::finish() {
-  manifest_["status"] = "finished";
   manifest_["steps"] = state_.step;
-  manifest_["final_loss"] = result_.steps.back().loss;
+  if (!result_.steps.empty()) manifest_["final_loss"] = result_.steps.back().loss;
   if (!result_.evals.empty()) manifest_["eval_loss"] = result_.evals.back().loss;
-  engine_->export_to(recipe_.out, manifest_);
-  if (!recipe_.lora()) write_manifest(recipe_.out, manifest_);
+  engine_->export_to(recipe_.out, nullptr);
   write_file_atomic(file("loss.svg"), loss_svg(result_.steps, result_.evals, recipe_.out));
+  manifest_["status"] = "finished";  // said last, when everything it speaks of is in place
+  write_manifest(recipe_.out, manifest_);
 
   result_.best_step = state_.best_step;
   result_.best_loss = state_.best_loss;

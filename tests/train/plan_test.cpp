@@ -26,9 +26,18 @@ TEST_P(PredictedPeak, IsWhatTheLedgerMeasures) {
   batch.tokens = batch.trained_tokens = plan.shape.tokens;
   for (int64_t step = 1; step <= 2; ++step) EXPECT_EQ(engine.step(batch, step, step, 1e-3).nonfinite, "");
   std::string parts;
-  for (const auto& [group, bytes] : engine.ledger().groups_at_peak()) parts += fmt::format("{} {}\n", group, bytes);
-  const auto measured = static_cast<double>(engine.ledger().peak_bytes()), predicted = static_cast<double>(plan.total());
+  const auto groups = engine.ledger().groups_at_peak();
+  for (const auto& [group, bytes] : groups) parts += fmt::format("{} {}\n", group, bytes);
+  // Dense weights of the wanted type stay in the file's mapping, which the ledger does not see: weights are compared apart.
+  const int64_t weights = groups.count("weights") ? groups.at("weights") : 0, planned_weights = plan.bytes("base") + plan.bytes("scales");
+  // The ledger counts in units of 64 bytes, which shows in a model of such small tensors.
+  EXPECT_LE(static_cast<double>(weights), 1.05 * static_cast<double>(planned_weights));
+  const auto measured = static_cast<double>(engine.ledger().peak_bytes() - weights);
+  const auto predicted = static_cast<double>(plan.total() - planned_weights);
   EXPECT_NEAR(predicted / measured, 1.0, 0.05) << memory_table(plan) << parts;
+  if (std::string(dtype) == "f32") {
+    EXPECT_NEAR(static_cast<double>(planned_weights) / static_cast<double>(weights), 1.0, 0.05) << "a bf16 file is widened whole";
+  }
 }
 INSTANTIATE_TEST_SUITE_P(Recipes, PredictedPeak,
                          testing::Combine(testing::Values("nf4", "none", "int8"), testing::Values("f32", "bf16"),

@@ -16,7 +16,9 @@ Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c) {
 
 Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args) {
   constexpr int64_t kKeyPadding = 64;
-  const int64_t keys = tokens + sequences * (kKeyPadding - 1);
+  // Keys of each segment are padded; segments have at least tokens / sequences keys each, so they cannot all waste the most.
+  const int64_t shortest = tokens / std::max<int64_t>(sequences, 1);
+  const int64_t keys = tokens + sequences * (shortest < kKeyPadding ? kKeyPadding - shortest : kKeyPadding - 1);
   const int64_t value_width = (args.head_width + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
   const int64_t sums = tokens * args.heads * args.head_width * 4;
   Workspace w;
