@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/text.h"
+#include "backend/limits.h"
 #include "io/train_state.h"
 #include "train/display.h"
 #include "train/engine.h"
@@ -68,6 +69,7 @@ Run::Run(const Prepared& prepared, const RunOptions& options)
       schedule_(recipe_.lr_scheduler_type, recipe_.learning_rate, total_, recipe_.warmup_steps, recipe_.warmup_ratio) {
   result_.total_steps = total_;
   result_.out = recipe_.out;
+  result_.matmul_limit = backend::matmul_limit_flops();
 }
 
 // What an earlier run left in the directory allows this one only when asked.
