@@ -1,5 +1,6 @@
 #include "base/process.h"
 
+#include <malloc.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -63,6 +64,8 @@ void reset_peak_resident() {
     std::fclose(f);
   }
 }
+
+void release_free_memory() { ::malloc_trim(0); }
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -19,6 +19,8 @@ int terminal_width();
 uint64_t resident_bytes();
 uint64_t peak_resident_bytes();
 void reset_peak_resident();
+// Gives the heap's free pages back to the system: after a phase that held much more than the next one will.
+void release_free_memory();
 
 // Seconds on a monotonic clock.
 double now_seconds();

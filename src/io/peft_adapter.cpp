@@ -273,11 +273,13 @@ void write_adapter(const std::string& directory, const AdapterFile& adapter) {
   if (!adapter.manifest.is_null())
     write_file_atomic(staging.path + "/" + kManifest, adapter.manifest.dump(2) + "\n");
 
+  read_adapter(staging.path);
   const SafetensorsFile back = SafetensorsFile::open(staging.path + "/" + kWeights);
-  for (const auto& [name, t] : tensors)
+  for (const auto& [name, t] : tensors) {
     require(same_bytes(back.tensor(name), t), path,
             "{} was not read back as it was written; is the disk failing?", name);
-  read_adapter(staging.path);
+    back.map->forget(back.find(name)->data);  // a run's peak memory is its step, not its saving
+  }
 
   if (!fs::exists(target)) {
     rename_or_fail(staging.path, path);

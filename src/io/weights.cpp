@@ -47,10 +47,9 @@ std::string stamp(const std::string& path) {
 
 }  // namespace
 
-quant::Weight ScopedWeights::read(std::string_view name, const Shape& expected) const {
-  const std::string whole = full(name);
-  quant::Weight w = source_->read(whole);
-  require(w.shape == expected, whole,
+quant::Weight WeightSource::read_as(const std::string& name, const Shape& expected) const {
+  quant::Weight w = read(name);
+  require(w.shape == expected, name,
           "is {} in the file but this model expects {}; does config.json belong to these weights?",
           w.shape.str(), expected.str());
   return w;

@@ -28,6 +28,8 @@ class WeightSource {
   // As stored, without conversion: dense, code book, int8 row or GGUF blocks. Errors: Error{file} when it is
   // missing (the nearest name is suggested), its extent lies outside the file or its type cannot be decoded.
   virtual quant::Weight read(const std::string& name) const = 0;
+  // read(), held to the shape that the model expects. Errors as read(), and Error{name} when it has another one.
+  virtual quant::Weight read_as(const std::string& name, const Shape& expected) const;
   // Every weight, in file order; the parts of a quantized one count as one under its ".weight" name.
   virtual std::vector<WeightInfo> list() const = 0;
   // The pages of this weight may leave resident memory: it was converted and will not be read again.
@@ -45,8 +47,9 @@ class ScopedWeights {
   }
   ScopedWeights operator/(int64_t index) const { return *this / std::to_string(index); }
   bool has(std::string_view name) const { return source_->has(full(name)); }
-  // Errors as WeightSource::read, and Error{name} when the shape differs from `expected` (both are shown).
-  quant::Weight read(std::string_view name, const Shape& expected) const;
+  quant::Weight read(std::string_view name, const Shape& expected) const {
+    return source_->read_as(full(name), expected);
+  }
   void forget(std::string_view name) const { source_->forget(full(name)); }
   std::string full(std::string_view name) const { return prefix_ + std::string(name); }
   // Without the trailing dot: "model.layers.0.self_attn".
@@ -70,6 +73,10 @@ struct ModelFiles {
   // record.
   std::string hash() const;
 };
+
+// A model that is not there: only the shapes that its config.json implies, for planning on a meta stream. Every
+// weight reads as BF16 without memory, whatever shape is expected of it; `path` stands in messages.
+ModelFiles shapes_of(const std::string& path, Json config);
 
 // A directory, a .gguf, a .safetensors (with config.json beside it) or a llama2.c .bin.
 // Errors: Error{path}: what was looked for; a directory without weights; an unknown container.

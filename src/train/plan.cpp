@@ -84,7 +84,8 @@ int64_t StepPlan::bytes(std::string_view row) const {
 
 double StepPlan::seconds(double flops_per_second) const { return run_flops / (kExpectedShare * std::max(flops_per_second, 1.0)); }
 
-StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing) {
+StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing,
+                   int64_t program) {
   const auto allocator = make_meta_allocator();
   backend::Stream stream(*allocator);
   const auto model = load_base(files, recipe, stream);
@@ -105,6 +106,7 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   int64_t logits = 0;
   plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, train_flops, &logits);
   plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_flops, nullptr);
+  if (program > 0) plan.rows.push_back({"program", program, "code, libraries, tokenizer, encoded data"});
   plan.rows.push_back({"base", base + allocator->ledger().names_peak()[{"weights", "rope_table"}],
                        recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
   const auto accumulation = recipe.gradient_accumulation_steps;

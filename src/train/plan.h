@@ -10,7 +10,7 @@
 namespace nibble::train {
 
 struct MemoryRow {
-  std::string name;       // "base", "scales", "adapter", "gradients", "optimizer", "scratch", "arena"
+  std::string name;       // "program", "base", "scales", "adapter", "gradients", "optimizer", "arena", "scratch"
   int64_t bytes = 0;
   std::string about;
 };
@@ -36,12 +36,14 @@ struct StepPlan {
   static constexpr double kExpectedShare = 0.5;
 };
 
-// Allocates nothing but books. `accumulation` micro-batches make a step. Errors: as load_model and make_trainable.
-StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing);
+// Allocates nothing but books. `program` is what is resident beside the planned groups (Prepared::program_bytes); 0
+// leaves its row out. Errors: as load_model and make_trainable.
+StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing,
+                   int64_t program = 0);
 
 // The policy that the recipe asks for, or, where memory_limit is set and no policy was given, the fastest that fits.
 // Errors: Error{"memory_limit"} when it cannot fit, naming the two cheapest changes of the recipe that would.
-StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape);
+StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, int64_t program = 0);
 
 // The table shown before the first step and by `nibble plan`.
 std::string memory_table(const StepPlan& plan);

@@ -49,6 +49,7 @@ StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
 }
 
 [[noreturn]] void refuse(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, const StepPlan& plan) {
+  const int64_t program = plan.bytes("program");
   struct Fit {
     std::string text;
     double cost;
@@ -57,7 +58,7 @@ StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
   std::vector<Fit> fits;
   for (const Change& change : changes_of(recipe)) {
     const StepPlan other =
-        plan_step(files, change.recipe, scaled(shape, recipe, change.recipe), checkpointing_named(change.recipe.gradient_checkpointing));
+        plan_step(files, change.recipe, scaled(shape, recipe, change.recipe), checkpointing_named(change.recipe.gradient_checkpointing), program);
     if (other.total() <= recipe.memory_limit) fits.push_back({change.text, change.cost + other.run_flops / plan.run_flops, other.total()});
   }
   std::stable_sort(fits.begin(), fits.end(), [](const Fit& a, const Fit& b) { return a.cost < b.cost; });
@@ -77,13 +78,13 @@ StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
 
 }  // namespace
 
-StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape) {
-  const StepPlan asked = plan_step(files, recipe, shape, checkpointing_named(recipe.gradient_checkpointing));
+StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, int64_t program) {
+  const StepPlan asked = plan_step(files, recipe, shape, checkpointing_named(recipe.gradient_checkpointing), program);
   if (recipe.memory_limit == 0 || asked.total() <= recipe.memory_limit) return asked;
   if (recipe.was_given("gradient_checkpointing")) refuse(files, recipe, shape, asked);
   std::optional<StepPlan> best;
   for (const Checkpointing policy : {Checkpointing::kSelective, Checkpointing::kBlock}) {
-    StepPlan plan = plan_step(files, recipe, shape, policy);
+    StepPlan plan = plan_step(files, recipe, shape, policy, program);
     if (plan.total() <= recipe.memory_limit && (!best || plan.run_flops < best->run_flops)) best = std::move(plan);
   }
   if (!best) refuse(files, recipe, shape, asked);

@@ -5,6 +5,7 @@
 
 #include "backend/kernel_slot.h"
 #include "base/parallel.h"
+#include "base/process.h"
 #include "base/text.h"
 #include "train/loading.h"
 
@@ -72,6 +73,8 @@ Prepared prepare(Recipe recipe) {
   require_known_ids(prepared.dataset.train, prepared.config.vocab);
   require_known_ids(prepared.dataset.eval, prepared.config.vocab);
   prepared.recipe = std::move(recipe);
+  release_free_memory();
+  prepared.program_bytes = static_cast<int64_t>(resident_bytes());
   return prepared;
 }
 

@@ -18,6 +18,7 @@ struct Prepared {
   models::ModelConfig config;
   std::shared_ptr<const text::Tokenizer> tokenizer;   // null when the examples came encoded
   data::Dataset dataset;
+  int64_t program_bytes = 0;  // resident when all this was ready: what the plan's groups come on top of
 
   int64_t max_seq_length() const { return dataset.report.max_seq_length; }
   data::StepOptions step_options() const;

@@ -133,7 +133,7 @@ void Run::start_or_resume() {
 
 RunResult Run::go() {
   display_.text(show_gate(prepared_, stderr_is_terminal()));
-  result_.plan = choose_plan(prepared_.files, recipe_, prepared_.shape());
+  result_.plan = choose_plan(prepared_.files, recipe_, prepared_.shape(), prepared_.program_bytes);
   display_.text(memory_table(result_.plan));
   open_directory();
   engine_ = std::make_unique<Engine>(prepared_, result_.plan);
