@@ -54,21 +54,158 @@ double Generator::Timing::tokens_per_second() const {
   return seconds > 0 ? static_cast<double>(written) / seconds : 0;
 }
 
-// A prompt that has a slot of the cache. ids: the prompt and what was written; `fed` of them are in the
-// cache.
-struct Generator::Sequence {
-  size_t index;
-  uint64_t stream;
-  std::vector<int32_t> ids;
-  size_t fed;
-  TextStream text;
-
-  int64_t waiting() const { return static_cast<int64_t>(ids.size() - fed); }
-};
-
 Generator::Generator(autograd::Context& cx, const models::CausalModel& model,
                      const text::Tokenizer& tokenizer)
     : cx_(cx), model_(model), tokenizer_(tokenizer) {}
+
+// One call of run(): prompts wait for a slot of the cache, are read and continued there, and give it back.
+class Generator::Run {
+ public:
+  Run(Generator& owner, const std::vector<std::vector<int32_t>>& prompts, const GenerateOptions& options,
+      int64_t context, const OnText& on_text)
+      : owner_(owner),
+        prompts_(prompts),
+        options_(options),
+        context_(context),
+        on_text_(on_text),
+        streams_(streams_of(prompts, options.first_stream)),
+        results_(prompts.size()),
+        active_(static_cast<size_t>(owner.cache_->slots)) {
+    for (size_t i = 0; i < prompts.size(); ++i) results_[i].prompt_tokens = size_of(prompts[i]);
+  }
+
+  std::vector<Generated> go() {
+    while (finished_ < prompts_.size() && !cancelled_ && !interrupted()) {
+      for (size_t slot = 0; slot < active_.size() && next_ < prompts_.size(); ++slot)
+        if (active_[slot] == nullptr) admit(slot);
+      one_forward();
+    }
+    for (size_t slot = 0; slot < active_.size(); ++slot)
+      if (active_[slot] != nullptr) end(slot, Finish::kCancelled);
+    return std::move(results_);
+  }
+
+ private:
+  // A prompt that has a slot. ids: the prompt and what was written; `fed` of them are in the cache.
+  struct Sequence {
+    size_t index;
+    uint64_t stream;
+    std::vector<int32_t> ids;
+    size_t fed;
+    TextStream text;
+
+    int64_t waiting() const { return static_cast<int64_t>(ids.size() - fed); }
+  };
+  // What goes through the model together; `ready` are the slots whose last row predicts a new token.
+  struct Batch {
+    std::vector<int32_t> slots, rows;
+    std::vector<std::vector<int32_t>> ids;
+    std::vector<size_t> ready;
+    int64_t tokens = 0;
+  };
+
+  bool alone() const { return active_.size() == 1; }
+
+  void admit(size_t slot) {
+    const std::vector<int32_t>& prompt = prompts_[next_];
+    std::vector<int32_t>& held = owner_.held_;
+    // At least one token must be fed again: its logits are what the answer begins with.
+    const size_t kept = alone() ? std::min(common_prefix(held, prompt), prompt.size() - 1) : 0;
+    owner_.cache_->length[slot] = static_cast<int32_t>(kept);
+    held.resize(kept);
+    active_[slot].reset(new Sequence{next_, streams_[next_], prompt, kept,
+                                     TextStream(owner_.tokenizer_, prompt, options_.stop)});
+    ++next_;
+  }
+
+  void emit(const Sequence& s, const std::string& text) {
+    if (on_text_ && !text.empty() && !on_text_(s.index, text)) cancelled_ = true;
+  }
+
+  void end(size_t slot, Finish finish) {
+    Sequence& s = *active_[slot];
+    emit(s, s.text.finish());
+    Generated& result = results_[s.index];
+    result.finish = finish;
+    result.text = s.text.text();
+    if (alone()) owner_.held_.assign(s.ids.begin(), s.ids.begin() + static_cast<ptrdiff_t>(s.fed));
+    active_[slot].reset();
+    ++finished_;
+  }
+
+  // Takes the token drawn for a slot.
+  void accept(size_t slot, int32_t id) {
+    Sequence& s = *active_[slot];
+    Generated& result = results_[s.index];
+    ++owner_.timing_.written;
+    if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), id) != options_.stop_ids.end())
+      return end(slot, Finish::kStop);
+    s.ids.push_back(id);
+    result.ids.push_back(id);
+    emit(s, s.text.push(id));
+    if (s.text.stopped()) return end(slot, Finish::kStop);
+    if (size_of(result.ids) >= options_.max_new_tokens || size_of(s.ids) >= context_)
+      end(slot, Finish::kLength);
+  }
+
+  // Every waiting sequence gets one token of the budget, prompts in slot order what remains.
+  Batch next_batch() {
+    int64_t budget = kForwardTokens;
+    for (const auto& s : active_) budget -= s != nullptr;
+    Batch batch;
+    for (size_t slot = 0; slot < active_.size(); ++slot) {
+      if (active_[slot] == nullptr) continue;
+      Sequence& s = *active_[slot];
+      const int64_t more = std::clamp<int64_t>(budget, 0, s.waiting() - 1), n = 1 + more;
+      budget -= more;
+      batch.slots.push_back(static_cast<int32_t>(slot));
+      const auto begin = s.ids.begin() + static_cast<ptrdiff_t>(s.fed);
+      batch.ids.emplace_back(begin, begin + n);
+      s.fed += static_cast<size_t>(n);
+      batch.tokens += n;
+      if (s.waiting() == 0) {
+        batch.ready.push_back(slot);
+        batch.rows.push_back(static_cast<int32_t>(batch.tokens - 1));
+      }
+    }
+    return batch;
+  }
+
+  void one_forward() {
+    const Batch batch = next_batch();
+    Timing& timing = owner_.timing_;
+    const double begun = now_seconds();
+    const auto sequences = static_cast<int64_t>(batch.slots.size());
+    const bool only_writes =
+        timing.written > 0 && batch.tokens == sequences && batch.ready.size() == batch.slots.size();
+    const Tensor logits = owner_.forward(batch.slots, batch.ids, batch.rows);
+    for (size_t i = 0; i < batch.ready.size() && !cancelled_; ++i) {
+      const Sequence& s = *active_[batch.ready[i]];
+      const int64_t vocab = logits.size(1), known = std::min<int64_t>(vocab, owner_.tokenizer_.vocab_size());
+      const std::span<const float> row(logits.data<float>() + static_cast<int64_t>(i) * vocab,
+                                       static_cast<size_t>(known));
+      const auto step = static_cast<uint64_t>(results_[s.index].ids.size());
+      accept(batch.ready[i], draw_token(row, s.ids, options_.sampling, s.stream, step));
+    }
+    if (only_writes) {
+      timing.decoded += sequences;
+      timing.decode_seconds += now_seconds() - begun;
+    } else {
+      timing.read += batch.tokens;
+    }
+  }
+
+  Generator& owner_;
+  const std::vector<std::vector<int32_t>>& prompts_;
+  const GenerateOptions& options_;
+  const int64_t context_;
+  const OnText& on_text_;
+  std::vector<uint64_t> streams_;
+  std::vector<Generated> results_;
+  std::vector<std::unique_ptr<Sequence>> active_;  // by slot
+  size_t next_ = 0, finished_ = 0;
+  bool cancelled_ = false;
+};
 
 // Logits F32 [rows, V] after `ids` were appended to `slots`.
 Tensor Generator::forward(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& ids,
@@ -81,6 +218,21 @@ Tensor Generator::forward(const std::vector<int32_t>& slots, const std::vector<s
   return model_.logits(cx_, h, picked);
 }
 
+// A cache with room for `capacity` tokens of each of at most `wanted` sequences: the last one, or a new one.
+void Generator::provide_cache(int64_t wanted, int64_t capacity, int64_t context) {
+  const int64_t layers = model_.config().layers, width = model_.kv_width();
+  const int64_t token_bytes = 2 * layers * width * dtype_bytes(cx_.compute());
+  const int64_t slots =
+      wanted > 1 ? std::clamp<int64_t>(kCacheBytes / (token_bytes * capacity), 1, wanted) : wanted;
+  if (slots == 1 && cache_ != nullptr && cache_->slots == 1 && cache_->capacity >= capacity) return;
+  if (slots == 1)
+    capacity = std::min(
+        context, std::max({capacity, kReserve / token_bytes, cache_ != nullptr ? 2 * cache_->capacity : 0}));
+  cache_.reset();
+  held_.clear();
+  cache_ = std::make_unique<nn::KvCache>(cx_.allocator(), layers, slots, capacity, width, cx_.compute());
+}
+
 std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& prompts,
                                       const GenerateOptions& options, const OnText& on_text) {
   options.check();
@@ -90,8 +242,6 @@ std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& p
   const int64_t context = options.context > 0 ? options.context : made_for;
   require(context <= made_for, "--context", "{} tokens asked for, the model was made for {}", context,
           made_for);
-
-  std::vector<Generated> results(prompts.size());
   int64_t capacity = 0;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const int64_t n = size_of(prompts[i]);
@@ -99,116 +249,13 @@ std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& p
     require(n < context, "generate",
             "prompt {} has {} tokens, which leaves no room for an answer in a context of {}", i + 1, n,
             context);
-    results[i].prompt_tokens = n;
     capacity = std::max(capacity, std::min(context, n + options.max_new_tokens));
   }
-
-  const int64_t layers = model_.config().layers, width = model_.kv_width();
-  const int64_t token_bytes = 2 * layers * width * dtype_bytes(cx_.compute());
-  int64_t slots = std::min(options.batch, static_cast<int64_t>(prompts.size()));
-  if (slots > 1) slots = std::clamp<int64_t>(kCacheBytes / (token_bytes * capacity), 1, slots);
-  const bool reuse = slots == 1 && cache_ != nullptr && cache_->slots == 1 && cache_->capacity >= capacity;
-  if (!reuse) {
-    if (slots == 1)
-      capacity = std::min(context, std::max({capacity, kReserve / token_bytes,
-                                             cache_ != nullptr ? 2 * cache_->capacity : 0}));
-    cache_.reset();
-    held_.clear();
-    cache_ = std::make_unique<nn::KvCache>(cx_.allocator(), layers, slots, capacity, width, cx_.compute());
-  }
+  provide_cache(std::min(options.batch, static_cast<int64_t>(prompts.size())), capacity, context);
 
   const autograd::NoGrad no_grad(cx_);
-  const std::vector<uint64_t> streams = streams_of(prompts, options.first_stream);
-  std::vector<std::unique_ptr<Sequence>> active(static_cast<size_t>(slots));
-  size_t next = 0, finished = 0;
-  bool cancelled = false;
-
-  auto admit = [&](size_t slot) {
-    const std::vector<int32_t>& prompt = prompts[next];
-    // At least one token must be fed again: its logits are what the answer begins with.
-    const size_t kept = slots == 1 ? std::min(common_prefix(held_, prompt), prompt.size() - 1) : 0;
-    cache_->length[slot] = static_cast<int32_t>(kept);
-    held_.resize(slots == 1 ? kept : 0);
-    active[slot].reset(
-        new Sequence{next, streams[next], prompt, kept, TextStream(tokenizer_, prompt, options.stop)});
-    ++next;
-  };
-  auto emit = [&](const Sequence& s, const std::string& text) {
-    if (on_text && !text.empty() && !on_text(s.index, text)) cancelled = true;
-  };
-  auto end = [&](size_t slot, Finish finish) {
-    Sequence& s = *active[slot];
-    emit(s, s.text.finish());
-    Generated& result = results[s.index];
-    result.finish = finish;
-    result.text = s.text.text();
-    if (slots == 1) held_.assign(s.ids.begin(), s.ids.begin() + static_cast<ptrdiff_t>(s.fed));
-    active[slot].reset();
-    ++finished;
-  };
-  // Takes the token drawn for a slot.
-  auto accept = [&](size_t slot, int32_t id) {
-    Sequence& s = *active[slot];
-    Generated& result = results[s.index];
-    ++timing_.written;
-    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end())
-      return end(slot, Finish::kStop);
-    s.ids.push_back(id);
-    result.ids.push_back(id);
-    emit(s, s.text.push(id));
-    if (s.text.stopped()) return end(slot, Finish::kStop);
-    if (size_of(result.ids) >= options.max_new_tokens || size_of(s.ids) >= context)
-      end(slot, Finish::kLength);
-  };
-
   const double start = now_seconds();
-  while (finished < prompts.size() && !cancelled && !interrupted()) {
-    for (size_t slot = 0; slot < active.size() && next < prompts.size(); ++slot)
-      if (active[slot] == nullptr) admit(slot);
-
-    // Every waiting sequence gets one token of the budget, prompts in slot order what remains.
-    int64_t budget = kForwardTokens;
-    for (const auto& s : active) budget -= s != nullptr;
-    std::vector<int32_t> used, rows;
-    std::vector<std::vector<int32_t>> ids;
-    std::vector<size_t> ready;  // slots whose last row predicts a new token
-    int64_t total = 0;
-    for (size_t slot = 0; slot < active.size(); ++slot) {
-      if (active[slot] == nullptr) continue;
-      Sequence& s = *active[slot];
-      const int64_t more = std::clamp<int64_t>(budget, 0, s.waiting() - 1), n = 1 + more;
-      budget -= more;
-      used.push_back(static_cast<int32_t>(slot));
-      const auto begin = s.ids.begin() + static_cast<ptrdiff_t>(s.fed);
-      ids.emplace_back(begin, begin + n);
-      s.fed += static_cast<size_t>(n);
-      total += n;
-      if (s.waiting() == 0) {
-        ready.push_back(slot);
-        rows.push_back(static_cast<int32_t>(total - 1));
-      }
-    }
-    const double begun = now_seconds();
-    const bool only_writes =
-        timing_.written > 0 && total == static_cast<int64_t>(used.size()) && ready.size() == used.size();
-    const Tensor logits = forward(used, ids, rows);
-    for (size_t i = 0; i < ready.size() && !cancelled; ++i) {
-      const Sequence& s = *active[ready[i]];
-      const int64_t vocab = logits.size(1), known = std::min<int64_t>(vocab, tokenizer_.vocab_size());
-      const std::span<const float> row(logits.data<float>() + static_cast<int64_t>(i) * vocab,
-                                       static_cast<size_t>(known));
-      const auto step = static_cast<uint64_t>(results[s.index].ids.size());
-      accept(ready[i], draw_token(row, s.ids, options.sampling, s.stream, step));
-    }
-    if (only_writes) {
-      timing_.decoded += static_cast<int64_t>(used.size());
-      timing_.decode_seconds += now_seconds() - begun;
-    } else {
-      timing_.read += total;
-    }
-  }
-  for (size_t slot = 0; slot < active.size(); ++slot)
-    if (active[slot] != nullptr) end(slot, Finish::kCancelled);
+  std::vector<Generated> results = Run(*this, prompts, options, context, on_text).go();
   timing_.seconds = now_seconds() - start;
   return results;
 }

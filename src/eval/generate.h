@@ -64,7 +64,8 @@ class Generator {
   const Timing& timing() const { return timing_; }
 
  private:
-  struct Sequence;
+  class Run;
+  void provide_cache(int64_t wanted, int64_t capacity, int64_t context);
   Tensor forward(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& ids,
                  const std::vector<int32_t>& rows);
 
