@@ -9,6 +9,7 @@ namespace nibble {
 namespace {
 
 constexpr int kMaxDepth = 256;
+constexpr int64_t kMaxMembers = 20'000;  // finding a key takes time with their number, so building takes its square
 
 template <class T> constexpr const char* type_name();
 template <> constexpr const char* type_name<bool>() { return "true or false"; }
@@ -23,7 +24,7 @@ template <class T> bool holds(const Json& v) {
   if constexpr (std::is_same_v<T, bool>) {
     return v.is_boolean();
   } else if constexpr (std::is_same_v<T, int64_t>) {
-    return v.is_number_integer();
+    return v.is_number_integer() && !(v.is_number_unsigned() && v.get<uint64_t>() > uint64_t{INT64_MAX});
   } else if constexpr (std::is_same_v<T, double>) {
     return v.is_number();
   } else if constexpr (std::is_same_v<T, std::string>) {
@@ -48,10 +49,15 @@ template <class T> T convert(const Json& v, const char* key, std::string_view wh
 }  // namespace
 
 Json parse_json(std::string_view text, std::string_view where) {
-  int depth = 0;
-  const auto limit = [&](int d, Json::parse_event_t, Json&) {
-    depth = d;
-    if (d > kMaxDepth) fail(where, "JSON is nested more than {} levels deep", kMaxDepth);
+  std::vector<int64_t> members;  // of the objects that are open, by depth
+  const auto limit = [&](int depth, Json::parse_event_t event, Json&) {
+    if (depth > kMaxDepth) fail(where, "JSON is nested more than {} levels deep", kMaxDepth);
+    if (event == Json::parse_event_t::object_start) {
+      members.resize(static_cast<size_t>(depth) + 2, 0);
+      members.back() = 0;
+    } else if (event == Json::parse_event_t::key) {
+      require(++members[static_cast<size_t>(depth)] <= kMaxMembers, where, "has a JSON object of more than {} members", kMaxMembers);
+    }
     return true;
   };
   try {
@@ -69,6 +75,8 @@ Json parse_json(std::string_view text, std::string_view where) {
     std::string_view what = e.what();
     if (const size_t at = what.find("syntax error"); at != std::string_view::npos) what.remove_prefix(at);
     fail(where, "is not valid JSON at line {}, column {}: {}", line, column, what);
+  } catch (const nlohmann::json::out_of_range&) {
+    fail(where, "holds a number that is too large for JSON");
   }
 }
 

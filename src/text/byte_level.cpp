@@ -147,7 +147,7 @@ std::shared_ptr<const Tokenizer> load_tiktoken(const std::string& path, const Si
     int32_t rank = 0;
     for (size_t i = blank + 1; ok && i < line.size(); ++i) {
       ok = line[i] >= '0' && line[i] <= '9' && rank < Vocab::kMaxId;
-      rank = rank * 10 + (line[i] - '0');
+      if (ok) rank = rank * 10 + (line[i] - '0');
     }
     require(ok && blank + 1 < line.size() && rank < Vocab::kMaxId, path,
             "line {} should be base64 and a rank, got \"{}\"", number,

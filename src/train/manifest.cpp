@@ -56,7 +56,7 @@ std::vector<std::string> manifest_differences(const Json& then, const Json& now)
                                                           {"train_data_hash", "the training data"},
                                                           {"eval_data_hash", "the held-out data"}};
   for (const auto& [key, what] : contents) {
-    const std::string before = then.value(key, ""), after = now.value(key, "");
+    const auto before = json_get<std::string>(then, key, "", kManifestFile), after = json_get<std::string>(now, key, "", kManifestFile);
     if (before != after) differences.push_back(fmt::format("{} changed (hash {} then, {} now)", what, before.substr(0, 12), after.substr(0, 12)));
   }
   const Json empty = Json::object();
@@ -76,7 +76,9 @@ Json read_manifest(const std::string& directory) {
   std::error_code none;
   if (!std::filesystem::exists(path, none)) return nullptr;
   Json manifest = parse_json(read_file(path, 1 << 24), path);
-  require(manifest.is_object() && manifest.contains("recipe") && manifest["recipe"].is_object() && manifest.value("format", 0) == 1, path,
+  require(manifest.is_object() && manifest.contains("recipe") && manifest["recipe"].is_object() &&
+              json_get<int64_t>(manifest, "format", 0, path) == 1,
+          path,
           "is not the manifest of a run of this version");
   return manifest;
 }

@@ -139,6 +139,14 @@ TEST(ReadFile, MissingAndTooLarge) {
 TEST(JsonText, ErrorsNameLineAndColumn) {
   EXPECT_THAT([] { parse_json("{\n  \"a\": }", "x.json"); }, ThrowsMessage<Error>(HasSubstr("[x.json] is not valid JSON at line 2, column 8")));
   EXPECT_THAT([] { parse_json(std::string(400, '['), "x.json"); }, ThrowsMessage<Error>(HasSubstr("nested more than 256")));
+  EXPECT_THAT([] { parse_json("[1e999]", "x.json"); }, ThrowsMessage<Error>(HasSubstr("[x.json] holds a number that is too large")));
+  const auto members = [](int n) {
+    std::string text = "{\"o\": {}";
+    for (int i = 1; i < n; ++i) text += fmt::format(",\"{}\":0", i);
+    return text + "}";
+  };
+  EXPECT_EQ(parse_json(members(3000), "x.json").size(), 3000u);
+  EXPECT_THAT([&] { parse_json(members(20'001), "x.json"); }, ThrowsMessage<Error>(HasSubstr("more than 20000 members")));
 }
 
 TEST(JsonText, MembersAreCheckedForTheirType) {
@@ -148,6 +156,8 @@ TEST(JsonText, MembersAreCheckedForTheirType) {
   EXPECT_THAT(json_get<std::vector<int64_t>>(o, "l", "t"), testing::ElementsAre(1, 2));
   EXPECT_THAT([&] { json_get<int64_t>(o, "s", "t"); }, ThrowsMessage<Error>(HasSubstr("[t] \"s\" should be a whole number, got \"x\"")));
   EXPECT_THAT([&] { json_get<bool>(o, "gone", "t"); }, ThrowsMessage<Error>(HasSubstr("has no \"gone\"")));
+  const Json big = parse_json(R"({"n": 18446744073709551615})", "t");
+  EXPECT_THAT([&] { json_get<int64_t>(big, "n", "t"); }, ThrowsMessage<Error>(HasSubstr("got 18446744073709551615")));
 }
 
 }  // namespace

@@ -133,6 +133,11 @@ TEST_F(TokenizerFiles, DamagedConfigurationIsNamed) {
   EXPECT_THAT(error_of(directory_), HasSubstr("the token \"<x>\" should have an id"));
 }
 
+TEST_F(TokenizerFiles, TiktokenRanksBeyondEveryVocabularyAreNamed) {
+  EXPECT_THAT(error_of(put("tokenizer.model", "AA== 0\nAg== 555555555555555555555\n")),
+              HasSubstr("line 2 should be base64 and a rank, got \"Ag== 5555"));
+}
+
 TEST_F(TokenizerFiles, VocabAndMergesAreByteLevel) {
   const Json json = parse_json(read_file(kGoldens + "digits.json"), "digits.json");
   put("vocab.json", json["model"]["vocab"].dump());

@@ -326,5 +326,17 @@ TEST(Child, SigtermSavesAndExits130) {
   EXPECT_EQ(read_manifest(out)["status"], "finished");
 }
 
+TEST(Manifest, ValuesOfAnotherTypeAreErrors) {
+  const TempDir dir;
+  std::filesystem::create_directories(dir.path);
+  const auto text = [&](const std::string& json) { write_file_atomic(dir.path + "/" + kManifestFile, json); };
+  text(R"({"format": "1", "recipe": {}})");
+  EXPECT_THAT([&] { read_manifest(dir.path); }, testing::ThrowsMessage<Error>(testing::HasSubstr("\"format\" should be a whole number")));
+  text(R"({"format": 1, "recipe": {}, "base_hash": 7})");
+  const Json manifest = read_manifest(dir.path);
+  EXPECT_THAT([&] { manifest_differences(manifest, manifest); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("\"base_hash\" should be a string, got 7")));
+}
+
 }  // namespace
 }  // namespace nibble::train
