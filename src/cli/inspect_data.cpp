@@ -93,7 +93,7 @@ int run_inspect_data(const Arguments& arguments) {
   std::vector<std::string> files;
   std::string format = "auto", overlong = "error";
   int64_t max_seq_length = 0, examples = 1;
-  bool json = false, train_on_source = false;
+  bool json = false, train_on_source = false, split_special_tokens = true;
   Options cli("inspect data",
               "Shows what a data set becomes: examples with the trained tokens marked, lengths, packing, "
               "what would be cut.",
@@ -108,6 +108,8 @@ int run_inspect_data(const Arguments& arguments) {
   cli.add("--overlong WHAT", overlong,
           "what would become of longer examples: error, truncate, drop or split");
   cli.flag("--train-on-source", train_on_source, "prompts are learned too");
+  cli.flag("--split-special-tokens,!--no-split-special-tokens", split_special_tokens,
+           "special tokens spelled inside a message stay text (default), or become the tokens");
   cli.add("--examples N", examples, "how many examples to show");
   cli.add("--seed N", model.seed, "order of packing and the held-out part");
   cli.flag("--json", json, "one JSON document");
@@ -121,7 +123,7 @@ int run_inspect_data(const Arguments& arguments) {
   if (examples < 0) throw UsageError("--examples", fmt::format("should be at least 0, got {}", examples));
 
   const auto tokenizer = load_tokenizer(model);
-  const data::Encoder encoder(tokenizer, data::training_template(*tokenizer));
+  const data::Encoder encoder(tokenizer, data::training_template(*tokenizer), split_special_tokens);
   data::DataOptions options;
   for (const std::string& file : files) options.train.push_back({file, format, 1});
   options.max_seq_length = max_seq_length;

@@ -35,35 +35,6 @@ std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& option
   return text::load_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer);
 }
 
-std::shared_ptr<const text::ChatTemplate> load_chat_template(const text::Tokenizer& tokenizer) {
-  if (tokenizer.chat_template.empty()) return nullptr;
-  Json variables = Json::object();
-  auto name = [&](const char* key, const std::optional<int32_t>& id) {
-    if (id) variables[key] = tokenizer.piece(*id);
-  };
-  name("bos_token", tokenizer.bos);
-  name("eos_token", tokenizer.eos);
-  name("unk_token", tokenizer.unk);
-  name("pad_token", tokenizer.pad);
-  return std::make_shared<const text::ChatTemplate>(tokenizer.chat_template, variables);
-}
-
-std::optional<int32_t> end_of_turn(const text::ChatTemplate& chat, const text::Tokenizer& tokenizer) {
-  const Json messages = {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}};
-  try {
-    const text::RenderedChat rendered = chat.render(messages, false);
-    size_t end = std::string::npos;
-    for (const text::ProvenanceRun& run : rendered.runs)
-      if (run.origin == text::Origin::kMessage && run.message == 1) end = run.end;
-    if (end == std::string::npos) return std::nullopt;
-    for (const int32_t id : tokenizer.encode(rendered.text.substr(end), {.add_special = false}))
-      if (tokenizer.is_special(id)) return id;
-  } catch (const Error& e) {
-    log_debug("no end of turn from the chat template: {}", e.what());
-  }
-  return std::nullopt;
-}
-
 void require_same_base(const io::AdapterFile& adapter, const std::string& directory,
                        const io::ModelFiles& files) {
   if (!adapter.manifest.is_object()) return;
@@ -96,7 +67,7 @@ Session::Session(const ModelOptions& options)
     context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
   }
   try {
-    chat_ = load_chat_template(*tokenizer_);
+    chat_ = text::chat_template_of(*tokenizer_);
   } catch (const Error& e) {
     chat_error_ = e.what();  // matters only to those who ask for the template
   }
@@ -117,12 +88,15 @@ std::vector<int32_t> Session::stop_ids() const {
   add_eos_ids(files_.config, ids);
   add_eos_ids(generation_config(files_.path), ids);
   if (chat_ != nullptr)
-    if (const auto end = end_of_turn(*chat_, *tokenizer_)) ids.insert(*end);
+    if (const auto end = text::end_of_turn(*chat_, *tokenizer_)) ids.insert(*end);
   return {ids.begin(), ids.end()};
 }
 
 std::vector<int32_t> Session::encode_chat(const Json& messages) const {
-  return tokenizer_->encode(chat().render(messages, true).text, {.add_special = false});
+  std::vector<int32_t> ids;
+  for (const text::TokenSpan& token : text::encode_chat(*tokenizer_, chat().render(messages, true)))
+    ids.push_back(token.id);
+  return ids;
 }
 
 }  // namespace nibble::cli

@@ -11,21 +11,13 @@
 #include "io/peft_adapter.h"
 #include "io/weights.h"
 #include "models/model.h"
-#include "text/chat_template.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 namespace nibble::cli {
 
 // The tokenizer at --tokenizer, else beside the weights.
 std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& options);
-
-// The template the tokenizer came with, with its special tokens as variables; null when it has none.
-// Errors: a template that cannot be parsed.
-std::shared_ptr<const text::ChatTemplate> load_chat_template(const text::Tokenizer& tokenizer);
-
-// The token that ends an assistant's turn by the template: the first special token after the assistant's own
-// text. nullopt when the template puts none there or cannot render a plain conversation.
-std::optional<int32_t> end_of_turn(const text::ChatTemplate& chat, const text::Tokenizer& tokenizer);
 
 // Refuses an adapter that nibble trained on other weights (nibble_manifest.json names their hash).
 // Errors: Error{adapter directory} with both hashes.
@@ -49,7 +41,7 @@ class Session {
   // What ends generation: the tokenizer's EOS, eos_token_id of generation_config.json and config.json, the
   // template's end of turn. Ascending.
   std::vector<int32_t> stop_ids() const;
-  // Ids of a conversation up to where the assistant speaks.
+  // Ids of a conversation up to where the assistant speaks; special tokens come from the template alone.
   std::vector<int32_t> encode_chat(const Json& messages) const;
 
  private:

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "data/formats.h"
-#include "text/chat_template.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 namespace nibble::data {
@@ -60,10 +60,12 @@ std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenize
 
 // How text becomes ids: the tokenizer and, for conversations, its template. The loss mask comes from the template's
 // provenance: a trained message's own text, and the end token the template puts after it, are learned; white space
-// after that is not. Errors: an assistant turn without an end (the template has no end token after it).
+// after that is not; of an empty answer the end token alone. Errors: an assistant turn without an end (the template has no end token after it).
 class Encoder {
  public:
-  Encoder(std::shared_ptr<const text::Tokenizer> tokenizer, std::shared_ptr<const text::ChatTemplate> chat_template);
+  // split_special_tokens: a special token's spelling inside a message stays text (text/chat.h).
+  Encoder(std::shared_ptr<const text::Tokenizer> tokenizer, std::shared_ptr<const text::ChatTemplate> chat_template,
+          bool split_special_tokens = true);
   EncodedExample encode(const Example& example) const;
   bool has_chat_template() const { return chat_template_ != nullptr; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -76,6 +78,8 @@ class Encoder {
 
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::shared_ptr<const text::ChatTemplate> chat_template_;
+  bool split_special_;
+  std::optional<int32_t> end_of_turn_;  // of the template
 };
 
 // Errors: everything above; no example left; no trained token at all; overlong examples under Overlong::kError (count,

@@ -51,10 +51,23 @@ size_t end_of_turn(const text::RenderedChat& chat, const std::vector<text::Token
   return end;
 }
 
+// The last token of this id in the template's text of a turn whose message left no bytes; {0, 0}: none.
+Range end_of_empty_turn(const text::RenderedChat& chat, const std::vector<text::TokenSpan>& tokens,
+                        int message, int32_t end_token) {
+  Range end{0, 0};
+  auto token = tokens.begin();
+  for (const auto& run : chat.runs) {
+    while (token != tokens.end() && token->begin < run.begin) ++token;
+    for (; token != tokens.end() && token->begin < run.end; ++token)
+      if (run.turn == message && token->id == end_token) end = {token->begin, token->end};
+  }
+  return end;
+}
+
 // What is learned of a rendered conversation, in order.
 std::vector<Range> learned_ranges(const Example& example, const text::RenderedChat& chat,
                                   const std::vector<text::TokenSpan>& tokens,
-                                  const text::Tokenizer& tokenizer) {
+                                  const text::Tokenizer& tokenizer, std::optional<int32_t> end_token) {
   const std::vector<Range> own = own_ranges(chat, example.messages.size());
   const auto learned = [&](int m) {
     return example.train_all || example.train_message[static_cast<size_t>(m)];
@@ -62,12 +75,20 @@ std::vector<Range> learned_ranges(const Example& example, const text::RenderedCh
   std::vector<Range> ranges;
   for (int m = 0; m < static_cast<int>(own.size()); ++m) {
     const Range& range = own[static_cast<size_t>(m)];
-    if (range.end == 0 || !learned(m)) continue;
+    if (!learned(m)) continue;
+    if (range.end == 0) {
+      // An empty answer: to stop at once is what it teaches.
+      if (is_assistant(example, m) && end_token)
+        if (const Range end = end_of_empty_turn(chat, tokens, m, *end_token); end.end != 0)
+          ranges.push_back(end);
+      continue;
+    }
     const size_t stop = end_of_turn(chat, tokens, tokenizer, m, range.end);
     require(stop != 0 || !is_assistant(example, m), example.source,
             "the chat template puts no end token after the assistant's turn, so the model would never learn "
-            "to stop; "
-            "use another template, or data with prompt and completion");
+            "to stop; put a template with one ({{{{ eos_token }}}} after the answer) as chat_template.jinja "
+            "beside "
+            "the tokenizer, or give the data as prompt and completion");
     ranges.push_back({range.begin, std::max(stop, range.end)});
   }
   if (example.train_all && !ranges.empty()) return {{0, ranges.back().end}};
@@ -106,23 +127,17 @@ std::vector<Segment> joined(std::vector<Segment> segments) {
 }  // namespace
 
 std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenizer& tokenizer) {
-  if (tokenizer.chat_template.empty()) return nullptr;
   constexpr int64_t kDay = 1721952000;  // 2024-07-26 00:00 UTC
-  Json variables = Json::object();
-  const std::pair<const char*, std::optional<int32_t>> specials[] = {{"bos_token", tokenizer.bos},
-                                                                     {"eos_token", tokenizer.eos},
-                                                                     {"unk_token", tokenizer.unk},
-                                                                     {"pad_token", tokenizer.pad}};
-  for (const auto& [name, id] : specials)
-    if (id) variables[name] = tokenizer.piece(*id);
-  auto chat_template = std::make_shared<text::ChatTemplate>(tokenizer.chat_template, variables);
-  chat_template->set_clock(kDay);
-  return chat_template;
+  return text::chat_template_of(tokenizer, kDay);
 }
 
 Encoder::Encoder(std::shared_ptr<const text::Tokenizer> tokenizer,
-                 std::shared_ptr<const text::ChatTemplate> chat_template)
-    : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)) {}
+                 std::shared_ptr<const text::ChatTemplate> chat_template, bool split_special_tokens)
+    : tokenizer_(std::move(tokenizer)),
+      chat_template_(std::move(chat_template)),
+      split_special_(split_special_tokens) {
+  if (chat_template_) end_of_turn_ = text::end_of_turn(*chat_template_, *tokenizer_);
+}
 
 text::RenderedChat Encoder::render(const Example& example) const {
   try {
@@ -137,9 +152,9 @@ EncodedExample Encoder::encode(const Example& example) const {
   out.source = example.source;
   if (!example.messages.is_null() && chat_template_) {
     const text::RenderedChat chat = render(example);
-    const auto tokens = tokenizer_->encode_spans(chat.text, {.add_special = false});
+    const auto tokens = text::encode_chat(*tokenizer_, chat, split_special_);
     // A token is learned when it holds a byte of a learned range; both are in order.
-    const auto ranges = learned_ranges(example, chat, tokens, *tokenizer_);
+    const auto ranges = learned_ranges(example, chat, tokens, *tokenizer_, end_of_turn_);
     auto range = ranges.begin();
     for (const text::TokenSpan& t : tokens) {
       while (range != ranges.end() && range->end <= t.begin) ++range;
@@ -149,6 +164,8 @@ EncodedExample Encoder::encode(const Example& example) const {
   } else {
     const std::vector<Segment> segments =
         joined(example.messages.is_null() ? example.segments : plain_conversation(example));
+    // A text is what its writer made it, special tokens included; a message is not (see text/chat.h).
+    const bool parse = example.messages.is_null() || !split_special_;
     const auto append = [&](int32_t id, bool learned) {
       out.ids.push_back(id);
       out.train.push_back(learned ? 1 : 0);
@@ -157,7 +174,8 @@ EncodedExample Encoder::encode(const Example& example) const {
     if (tokenizer_->bos && !opening.empty() && opening.front() == *tokenizer_->bos)
       append(*tokenizer_->bos, false);
     for (const Segment& segment : segments)
-      for (const int32_t id : tokenizer_->encode(segment.text, {.add_special = false}))
+      for (const int32_t id :
+           tokenizer_->encode(segment.text, {.add_special = false, .parse_special = parse}))
         append(id, segment.train);
     if (example.end_of_text && !segments.empty()) {
       require(tokenizer_->eos.has_value(), example.source,

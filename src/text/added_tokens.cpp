@@ -30,6 +30,12 @@ AddedTokens::AddedTokens(const std::vector<AddedToken>& tokens, bool normalized,
   }
 }
 
+bool AddedTokens::touches(std::span<const ByteRange> ranges, Range place) {
+  const auto next = std::partition_point(ranges.begin(), ranges.end(),
+                                         [&](const ByteRange& r) { return r.end <= place.begin; });
+  return next != ranges.end() && next->begin < place.end;
+}
+
 bool AddedTokens::widen(const AddedToken& token, std::string_view text, size_t done, size_t& begin,
                         size_t& end) {
   char32_t c = 0;

@@ -7,6 +7,7 @@
 
 #include "text/aligned.h"
 #include "text/normalize.h"
+#include "text/tokenizer.h"
 #include "text/trie.h"
 
 namespace nibble::text {
@@ -27,10 +28,10 @@ class AddedTokens {
   // Takes those of the tokens whose `normalized` equals the argument. `normalizer` may be null.
   AddedTokens(const std::vector<AddedToken>& tokens, bool normalized, const Normalizer* normalizer);
 
-  // Calls give(part, token) left to right; token is null for text between them. With `specials` false,
-  // special tokens are text like any other.
+  // Calls give(part, token) left to right; token is null for text between them. Special tokens are text like
+  // any other where the options say so.
   template <class Give>
-  void split(const Piece& piece, bool specials, Give&& give) const {
+  void split(const Piece& piece, const EncodeOptions& options, Give&& give) const {
     const std::string_view text = piece.text;
     size_t done = 0;
     if (!trie_.empty()) {
@@ -42,9 +43,15 @@ class AddedTokens {
           continue;
         }
         size_t begin = at, end = at + length;
-        at = end;
         const AddedToken& token = tokens_[static_cast<size_t>(which)];
-        if (begin < done || (token.special && !specials) || !widen(token, text, done, begin, end)) continue;
+        if (token.special && touches(options.literal, piece.origin(begin, end))) {
+          ++at;  // what begins inside it may still be the template's
+          continue;
+        }
+        at = end;
+        if (begin < done || (token.special && !options.parse_special) ||
+            !widen(token, text, done, begin, end))
+          continue;
         if (done < begin) give(piece.part(done, begin), nullptr);
         give(piece.part(begin, end), &token);
         done = end;
@@ -54,6 +61,7 @@ class AddedTokens {
   }
 
  private:
+  static bool touches(std::span<const ByteRange> ranges, Range place);
   static bool widen(const AddedToken& token, std::string_view text, size_t done, size_t& begin, size_t& end);
 
   std::vector<AddedToken> tokens_;

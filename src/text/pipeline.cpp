@@ -87,24 +87,23 @@ std::vector<TokenSpan> Pipeline::encode_spans(std::string_view text, EncodeOptio
     for (const int32_t id : parts_.prefix) out.push_back({id, 0, 0});
   const size_t first = out.size();
   Arena arena;
-  raw_added_.split(as_valid_utf8(arena, text), options.parse_special,
-                   [&](const Piece& part, const AddedToken* token) {
-                     if (token != nullptr) return append_token(out, token->id, part, 0, part.text.size());
-                     encode_text(arena, part, options.parse_special, out);
-                   });
+  raw_added_.split(as_valid_utf8(arena, text), options, [&](const Piece& part, const AddedToken* token) {
+    if (token != nullptr) return append_token(out, token->id, part, 0, part.text.size());
+    encode_text(arena, part, options, out);
+  });
   tidy(out, text, first, out.size());
   if (options.add_special)
     for (const int32_t id : parts_.suffix) out.push_back({id, text.size(), text.size()});
   return out;
 }
 
-void Pipeline::encode_text(Arena& arena, const Piece& text, bool specials,
+void Pipeline::encode_text(Arena& arena, const Piece& text, const EncodeOptions& options,
                            std::vector<TokenSpan>& out) const {
   const Piece normal = parts_.normalizer ? parts_.normalizer->apply(arena, text) : text;
   const auto word = [&](const Piece& w) {
     if (!w.text.empty()) parts_.model->encode(w, out);
   };
-  normalized_added_.split(normal, specials, [&](const Piece& part, const AddedToken* token) {
+  normalized_added_.split(normal, options, [&](const Piece& part, const AddedToken* token) {
     if (token != nullptr) return append_token(out, token->id, part, 0, part.text.size());
     if (parts_.pre_tokenizer) {
       parts_.pre_tokenizer->split(arena, part, word);

@@ -48,7 +48,8 @@ class Pipeline : public Tokenizer {
   bool is_special(int32_t id) const override;
 
  private:
-  void encode_text(Arena& arena, const Piece& text, bool specials, std::vector<TokenSpan>& out) const;
+  void encode_text(Arena& arena, const Piece& text, const EncodeOptions& options,
+                   std::vector<TokenSpan>& out) const;
   std::string decode_sentencepiece(std::span<const int32_t> ids, bool skip_special) const;
 
   PipelineParts parts_;

@@ -15,9 +15,16 @@
 
 namespace nibble::text {
 
+// Bytes [begin, end) of a text.
+struct ByteRange {
+  size_t begin, end;
+};
+
 struct EncodeOptions {
   bool add_special = true;    // BOS / EOS as the tokenizer's own post-processor puts them
   bool parse_special = true;  // a special token's text inside the input becomes its id; false for text from strangers
+  // Where parse_special does not hold (in order, without overlap): a special token that touches one is text.
+  std::span<const ByteRange> literal = {};
 };
 
 // A token and the bytes [begin, end) of the input it stands for (empty range for an added BOS/EOS). Ranges are in

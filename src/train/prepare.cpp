@@ -59,7 +59,8 @@ Prepared prepare(Recipe recipe) {
     prepared.config = load_base(prepared.files, recipe, stream)->config();
   }
   prepared.tokenizer = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
-  const data::Encoder encoder(prepared.tokenizer, data::training_template(*prepared.tokenizer));
+  const data::Encoder encoder(prepared.tokenizer, data::training_template(*prepared.tokenizer),
+                              recipe.split_special_tokens);
   data::DataOptions options;
   options.train = recipe.data;
   options.eval = recipe.eval_data;

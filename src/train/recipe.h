@@ -57,6 +57,7 @@ struct Recipe {
   bool packing = true;
   std::string overlong = "error";
   bool train_on_source = false;
+  bool split_special_tokens = true;
   // memory
   std::string gradient_checkpointing = "none";
   int64_t memory_limit = 0;

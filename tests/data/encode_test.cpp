@@ -156,6 +156,42 @@ TEST(Encode, ATemplateWithoutEndIsRefused) {
                 HasSubstr("[chat.jsonl:1] the chat template puts no end token after the assistant's turn"));
 }
 
+TEST(Encode, TheRefusalSaysWhatToDo) {
+  const Encoder encoder(chatml_tokenizer(),
+                        std::make_shared<const text::ChatTemplate>(
+                            "{% for m in messages %}{{ m.content }}{% endfor %}", Json::object()));
+  EXPECT_THAT(
+      failure([&] { encoder.encode(kChat); }),
+      HasSubstr("put a template with one ({{ eos_token }} after the answer) as chat_template.jinja beside"));
+}
+
+TEST(Encode, AnEmptyAnswerTeachesToStop) {
+  const Encoder encoder(chatml_tokenizer(), chatml_template());
+  EXPECT_EQ(learned(encoder, chat({{"user", "q"}, {"assistant", ""}})), "<|im_end|>");
+  EXPECT_EQ(learned(encoder, chat({{"user", "q"}, {"assistant", ""}, {"user", "r"}, {"assistant", "s"}})),
+            "<|im_end|>|s<|im_end|>");
+}
+
+TEST(Encode, SpecialTokensInMessagesAreTextUnlessWanted) {
+  const auto tokenizer = chatml_tokenizer();
+  const Example e = chat({{"user", "a<|im_end|>"}, {"assistant", "b<|im_start|>c"}});
+  const auto count = [&](const EncodedExample& encoded) {
+    return std::count_if(encoded.ids.begin(), encoded.ids.end(),
+                         [&](int32_t id) { return tokenizer->is_special(id); });
+  };
+  const Encoder safe(tokenizer, chatml_template()), open(tokenizer, chatml_template(), false);
+  EXPECT_EQ(count(safe.encode(e)), 4) << "two turns with begin and end";
+  EXPECT_EQ(count(open.encode(e)), 6);
+  EXPECT_EQ(tokenizer->decode(safe.encode(e).ids, false), tokenizer->decode(open.encode(e).ids, false));
+  EXPECT_EQ(learned(safe, e), "b<|im_start|>c<|im_end|>");
+  // Without a template as well; but a text is what its writer made it.
+  EXPECT_EQ(count(Encoder(tokenizer, nullptr).encode(e)), 2) << "BOS and the end";
+  Example text;
+  text.segments = {{"<|im_start|>a<|im_end|>", true}};
+  text.end_of_text = false;
+  EXPECT_EQ(count(safe.encode(text)), 3);
+}
+
 TEST(Encode, GenerationBlocksSayWhatIsLearned) {
   const Encoder encoder(chatml_tokenizer(),
                         std::make_shared<const text::ChatTemplate>(

@@ -135,6 +135,29 @@ TEST(TokenizerProperties, SpecialTokensAreTextWhenTheyShallNotBeParsed) {
   EXPECT_EQ(spans[1].end, 11u);
 }
 
+TEST(TokenizerProperties, SpecialTokensThatTouchALiteralRangeAreText) {
+  const auto tokenizer = lossless();
+  const int32_t end = *tokenizer->id("<|im_end|>");
+  const std::string text = "a<|im_end|>b<|im_end|>c<|im_end|>";
+  const auto ends = [&](std::vector<ByteRange> literal) {
+    std::vector<size_t> places;
+    const auto spans = tokenizer->encode_spans(text, {.add_special = false, .literal = literal});
+    std::vector<int32_t> ids;
+    for (const TokenSpan& span : spans) {
+      ids.push_back(span.id);
+      if (span.id == end) places.push_back(span.begin);
+    }
+    EXPECT_EQ(tokenizer->decode(ids, false), text);
+    return places;
+  };
+  EXPECT_THAT(ends({}), ElementsAre(1, 12, 23));
+  EXPECT_THAT(ends({{0, 12}}), ElementsAre(12, 23));
+  EXPECT_THAT(ends({{0, 1}, {11, 12}}), ElementsAre(1, 12, 23)) << "neighbours do not touch";
+  EXPECT_THAT(ends({{10, 13}}), ElementsAre(23)) << "one byte of each is enough";
+  EXPECT_THAT(ends({{0, 2}, {30, 31}}), ElementsAre(12));
+  EXPECT_THAT(ends({{0, text.size()}}), ElementsAre());
+}
+
 TEST(TokenizerProperties, ByteFallbackSpansHoldOneByteEach) {
   const auto tokenizer = load_tokenizer(kGoldens + "sp_bpe.model");
   const auto spans = tokenizer->encode_spans("\xF0\x9F\xA6\x99", kVerbatim);  // 🦙
