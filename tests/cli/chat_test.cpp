@@ -1,14 +1,6 @@
-// Conversations on a model of random weights (tests/goldens/tiny_llama) with a tokenizer of single characters
-// and a template of its own: what is said is noise, how the program behaves around it is not.
-#include <gmock/gmock.h>
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
-
-#include "base/json.h"
+// Conversations on the tiny model: what is said is noise, how the program behaves around it is not.
 #include "base/text.h"
-#include "tests/cli/run_program.h"
+#include "tests/cli/tiny_chat_model.h"
 
 namespace nibble::cli {
 namespace {
@@ -16,59 +8,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr const char* kTemplate =
-    "{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] %}{{ raise_exception('who is "
-    "that') }}{% endif %}"
-    "<start>{{ m.role }}\n{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt "
-    "%}<start>assistant\n{% endif %}";
-
-// Byte-level BPE without merges over 60 characters and three special tokens.
-Json tokenizer_json() {
-  Json vocab = Json::object(), added = Json::array();
-  int id = 0;
-  for (const char* special : {"<pad>", "<start>", "<end>"}) {
-    added.push_back({{"id", id},
-                     {"content", special},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
-    vocab[special] = id++;
-  }
-  for (const char c : std::string("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,?!"))
-    vocab[std::string(1, c)] = id++;
-  vocab["Ġ"] = id++;  // space
-  vocab["Ċ"] = id++;  // line feed
-  const Json byte_level{
-      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  return {{"version", "1.0"},
-          {"added_tokens", added},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", byte_level},
-          {"post_processor", nullptr},
-          {"decoder", byte_level},
-          {"model", {{"type", "BPE"}, {"unk_token", nullptr}, {"vocab", vocab}, {"merges", Json::array()}}}};
-}
-
-class ChatProgram : public ::testing::Test {
+class ChatProgram : public TinyChatModel {
  protected:
-  void SetUp() override {
-    namespace fs = std::filesystem;
-    directory_ = fs::temp_directory_path() / ("nibble-chat-" + std::to_string(::getpid()));
-    const fs::path golden = NIBBLE_SOURCE_DIR "/tests/goldens/tiny_llama";
-    fs::create_directories(directory_);
-    for (const char* name : {"config.json", "model.safetensors"})
-      fs::copy_file(golden / name, directory_ / name, fs::copy_options::overwrite_existing);
-    write("tokenizer.json", tokenizer_json().dump());
-    write("tokenizer_config.json", Json{{"eos_token", "<end>"}, {"chat_template", kTemplate}}.dump());
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-  std::string write(const std::string& name, const std::string& text) const {
-    const std::string path = (directory_ / name).string();
-    std::ofstream(path) << text;
-    return path;
-  }
   Ran run(std::vector<std::string> words, const std::vector<std::string>& more,
           const std::string& input = "") const {
     for (const std::string& word :
@@ -88,7 +29,6 @@ class ChatProgram : public ::testing::Test {
     EXPECT_EQ(ran.code, 0) << ran.err;
     return parse_json(ran.out, "stdout").at(0)["text"].get<std::string>();
   }
-  std::filesystem::path directory_;
 };
 
 Json message(const char* role, const std::string& content) { return {{"role", role}, {"content", content}}; }

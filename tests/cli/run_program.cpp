@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <functional>
 
 #include "base/error.h"
 
@@ -31,9 +32,9 @@ struct Pipe {
   }
 };
 
-constexpr size_t kNever = static_cast<size_t>(-1);
-
-Ran run(const std::vector<std::string>& arguments, const std::string& input, size_t interrupt_after) {
+// `interrupt` is asked after each piece of output until it says yes: then SIGINT is sent.
+Ran run(const std::vector<std::string>& arguments, const std::string& input,
+        const std::function<bool(const Ran&)>& interrupt) {
   const std::string program = NIBBLE_BINARY_DIR "/nibble";
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
@@ -58,6 +59,7 @@ Ran run(const std::vector<std::string>& arguments, const std::string& input, siz
   Pipe::close(in.write);
 
   Ran ran;
+  bool sent = interrupt == nullptr;
   std::array<pollfd, 2> files{{{out.read, POLLIN, 0}, {err.read, POLLIN, 0}}};
   std::array<std::string*, 2> texts{&ran.out, &ran.err};
   while (files[0].fd >= 0 || files[1].fd >= 0) {
@@ -71,9 +73,9 @@ Ran run(const std::vector<std::string>& arguments, const std::string& input, siz
       else
         texts[i]->append(buffer, static_cast<size_t>(n));
     }
-    if (ran.out.size() >= interrupt_after) {
+    if (!sent && interrupt(ran)) {
       ::kill(child, SIGINT);
-      interrupt_after = kNever;
+      sent = true;
     }
   }
   int status = 0;
@@ -85,11 +87,15 @@ Ran run(const std::vector<std::string>& arguments, const std::string& input, siz
 }  // namespace
 
 Ran run_program(const std::vector<std::string>& arguments, const std::string& input) {
-  return run(arguments, input, kNever);
+  return run(arguments, input, nullptr);
 }
 
 Ran run_program_interrupted(const std::vector<std::string>& arguments, size_t after) {
-  return run(arguments, "", after);
+  return run(arguments, "", [&](const Ran& ran) { return ran.out.size() >= after; });
+}
+
+Ran run_program_interrupted(const std::vector<std::string>& arguments, const std::string& word) {
+  return run(arguments, "", [&](const Ran& ran) { return ran.err.find(word) != std::string::npos; });
 }
 
 }  // namespace nibble::cli

@@ -15,5 +15,7 @@ Ran run_program(const std::vector<std::string>& arguments, const std::string& in
 
 // The same, sending SIGINT as soon as it has written `after` bytes to standard output.
 Ran run_program_interrupted(const std::vector<std::string>& arguments, size_t after);
+// … as soon as `word` stands in what it wrote to standard error.
+Ran run_program_interrupted(const std::vector<std::string>& arguments, const std::string& word);
 
 }  // namespace nibble::cli
