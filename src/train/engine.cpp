@@ -30,11 +30,6 @@ class OneBlock : public Allocator {
   std::shared_ptr<Buffer> block_;
 };
 
-// torch.nn.utils.clip_grad_norm_'s factor.
-double clip_factor(double norm, double max_norm) {
-  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
-}
-
 quant::Weight as_bf16(const quant::Weight& w) {
   Tensor out = Tensor::empty(host_allocator(), w.shape, kBF16, "export");
   const Tensor from = w.dense;
@@ -54,7 +49,8 @@ Engine::Engine(const Prepared& prepared, StepPlan plan)
   optimizer_ = std::make_unique<Optimizer>(parameters_, optimizer_options(recipe), *allocator_);
   {
     const MemoryGroup group(*allocator_, "arena");
-    block_ = std::make_unique<OneBlock>(allocator_->allocate(static_cast<size_t>(plan_.arena_bytes()), "arena"));
+    block_ =
+        std::make_unique<OneBlock>(allocator_->allocate(static_cast<size_t>(plan_.arena_bytes()), "arena"));
   }
   train_arena_ = std::make_unique<ArenaAllocator>(plan_.train_arena, *block_);
   eval_arena_ = std::make_unique<ArenaAllocator>(plan_.eval_arena, *block_);
@@ -103,14 +99,17 @@ StepOutcome Engine::step(const data::StepBatch& batch, int64_t step, int64_t upd
     if (!parameter->variable.slot()->filled) backend::fill(stream_, parameter->grad(), 0.0f);
   outcome.grad_norm = global_norm(stream_, parameters_, norm_scratch_);
   if (!std::isfinite(outcome.grad_norm)) {
-    outcome.nonfinite = "the gradient norm, first in " + find_nonfinite(batch, step, 0, batch.micro.size(), weight);
+    outcome.nonfinite =
+        "the gradient norm, first in " + find_nonfinite(batch, step, 0, batch.micro.size(), weight);
     return outcome;
   }
-  optimizer_->step(stream_, update, learning_rate, clip_factor(outcome.grad_norm, prepared_.recipe.max_grad_norm));
+  optimizer_->step(stream_, update, learning_rate,
+                   clip_factor(outcome.grad_norm, prepared_.recipe.max_grad_norm));
   return outcome;
 }
 
-std::string Engine::find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last, float weight) {
+std::string Engine::find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last,
+                                   float weight) {
   forget_gradients();
   for (size_t m = first; m < last; ++m) {
     NonfiniteSearch search(*train_cx_);
@@ -131,7 +130,8 @@ std::optional<double> Engine::evaluate(const std::vector<data::MicroBatch>& batc
     if (batch.labels.empty()) continue;
     if (interrupted()) return std::nullopt;
     eval_arena_->begin_step();
-    const MicroResult result = run_micro(*model_, *eval_cx_, batch, Pass::kScore, 1.0f, prepared_.recipe.lora());
+    const MicroResult result =
+        run_micro(*model_, *eval_cx_, batch, Pass::kScore, 1.0f, prepared_.recipe.lora());
     sum += result.loss_sum;
     trained += result.trained;
   }
@@ -144,14 +144,17 @@ void Engine::save(const std::string& run_directory, const RunState& state) {
   });
 }
 
-RunState Engine::load(const std::string& checkpoint) { return load_state(checkpoint, parameters_, *optimizer_); }
+RunState Engine::load(const std::string& checkpoint) {
+  return load_state(checkpoint, parameters_, *optimizer_);
+}
 
 void Engine::export_to(const std::string& directory, const Json& manifest) {
   if (prepared_.recipe.lora()) {
-    io::AdapterFile file = nn::adapter_file([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter_config_, kAdapter);
+    io::AdapterFile file = nn::adapter_file(
+        [&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter_config_, kAdapter);
     file.manifest = manifest;
-    // Written inside, then moved up: a killed process leaves nothing beside the directory, and in it only what
-    // remove_leftovers() knows by its name.
+    // Written inside, then moved up: a killed process leaves nothing beside the directory, and in it only
+    // what remove_leftovers() knows by its name.
     const std::filesystem::path inner = fmt::format("{}/adapter.tmp-{}", directory, ::getpid());
     io::write_adapter(inner.string(), file);
     for (const auto& entry : std::filesystem::directory_iterator(inner))
@@ -171,8 +174,8 @@ void Engine::export_to(const std::string& directory, const Json& manifest) {
     item.make = [w, narrow] { return narrow && w.dense.dtype() == kF32 ? as_bf16(w) : w; };
     items.push_back(std::move(item));
   });
-  io::write_bnb_checkpoint(directory, items, prepared_.config.source, prepared_.files.container == "safetensors" ? prepared_.files.path : "",
-                           {});
+  io::write_bnb_checkpoint(directory, items, prepared_.config.source,
+                           prepared_.files.container == "safetensors" ? prepared_.files.path : "", {});
 }
 
 }  // namespace nibble::train

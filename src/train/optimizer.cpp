@@ -21,17 +21,24 @@ OptimizerOptions optimizer_named(const std::string& name) {
     options.paged = true;
     rest = rest.substr(6);
   }
-  if (rest == "adamw") options.kind = OptimizerKind::kAdamW;
-  else if (rest == "adamw_8bit") options.kind = OptimizerKind::kAdamW8bit;
-  else if (rest == "sgd" && !options.paged) options.kind = OptimizerKind::kSgd;
-  else if (rest == "lion" && !options.paged) options.kind = OptimizerKind::kLion;
-  else throw UsageError("optim", fmt::format("there is no optimizer \"{}\"", name));
+  if (rest == "adamw")
+    options.kind = OptimizerKind::kAdamW;
+  else if (rest == "adamw_8bit")
+    options.kind = OptimizerKind::kAdamW8bit;
+  else if (rest == "sgd" && !options.paged)
+    options.kind = OptimizerKind::kSgd;
+  else if (rest == "lion" && !options.paged)
+    options.kind = OptimizerKind::kLion;
+  else
+    throw UsageError("optim", fmt::format("there is no optimizer \"{}\"", name));
   return options;
 }
 
 const std::vector<Optimizer::Slot>& Optimizer::slots(size_t parameter) const {
   static const std::vector<Slot> adam = {{"exp_avg", kF32, 1}, {"exp_avg_sq", kF32, 1}};
-  static const std::vector<Slot> adam8 = {{"exp_avg", kU8, 1}, {"exp_avg.absmax", kF32, kBlock}, {"exp_avg_sq", kU8, 1},
+  static const std::vector<Slot> adam8 = {{"exp_avg", kU8, 1},
+                                          {"exp_avg.absmax", kF32, kBlock},
+                                          {"exp_avg_sq", kU8, 1},
                                           {"exp_avg_sq.absmax", kF32, kBlock}};
   static const std::vector<Slot> sgd = {{"momentum", kF32, 1}};
   static const std::vector<Slot> lion = {{"exp_avg", kF32, 1}};
@@ -39,9 +46,12 @@ const std::vector<Optimizer::Slot>& Optimizer::slots(size_t parameter) const {
   switch (options_.kind) {
     case OptimizerKind::kAdamW8bit:
       return parameters_[parameter]->variable.value().numel() < kSmall ? adam : adam8;
-    case OptimizerKind::kSgd: return options_.momentum != 0 ? sgd : none;
-    case OptimizerKind::kLion: return lion;
-    case OptimizerKind::kAdamW: break;
+    case OptimizerKind::kSgd:
+      return options_.momentum != 0 ? sgd : none;
+    case OptimizerKind::kLion:
+      return lion;
+    case OptimizerKind::kAdamW:
+      break;
   }
   return adam;
 }
@@ -56,7 +66,8 @@ int64_t Optimizer::chunk_bytes(size_t parameter, int64_t values) const {
   return bytes;
 }
 
-Optimizer::Optimizer(std::vector<autograd::Parameter*> parameters, OptimizerOptions options, Allocator& allocator)
+Optimizer::Optimizer(std::vector<autograd::Parameter*> parameters, OptimizerOptions options,
+                     Allocator& allocator)
     : parameters_(std::move(parameters)), options_(std::move(options)) {
   lay_out();
   const MemoryGroup group(allocator, "optimizer");
@@ -113,8 +124,8 @@ void Optimizer::step(backend::Stream& stream, int64_t step, double learning_rate
   });
 }
 
-void Optimizer::update(backend::Stream& stream, const Chunk& chunk, const std::vector<Tensor>& state, int64_t step,
-                       double learning_rate, double grad_scale) {
+void Optimizer::update(backend::Stream& stream, const Chunk& chunk, const std::vector<Tensor>& state,
+                       int64_t step, double learning_rate, double grad_scale) {
   autograd::Parameter& parameter = *parameters_[chunk.parameter];
   const int64_t n = parameter.variable.value().numel();
   Tensor p = parameter.variable.value().reshape({n}).rows(chunk.begin, chunk.end);
@@ -122,12 +133,13 @@ void Optimizer::update(backend::Stream& stream, const Chunk& chunk, const std::v
   const auto lr = static_cast<float>(learning_rate), scale = static_cast<float>(grad_scale);
   const auto beta1 = static_cast<float>(options_.beta1), beta2 = static_cast<float>(options_.beta2);
   const auto decay = static_cast<float>(options_.weight_decay);
-  std::vector<Tensor> s = state;  // kernels write through these views
+  std::vector<Tensor> s = state;    // kernels write through these views
   if (s.empty()) s.emplace_back();  // sgd without momentum keeps nothing
   switch (options_.kind) {
     case OptimizerKind::kAdamW:
     case OptimizerKind::kAdamW8bit: {
-      const backend::AdamArgs args{lr, beta1, beta2, static_cast<float>(options_.epsilon), decay, scale, step};
+      const backend::AdamArgs args{lr,    beta1, beta2, static_cast<float>(options_.epsilon),
+                                   decay, scale, step};
       if (s.size() == 2)
         backend::adamw(stream, p, g, s[0], s[1], args);
       else
@@ -137,7 +149,9 @@ void Optimizer::update(backend::Stream& stream, const Chunk& chunk, const std::v
     case OptimizerKind::kSgd:
       backend::sgd(stream, p, g, s[0], {lr, static_cast<float>(options_.momentum), decay, scale});
       return;
-    case OptimizerKind::kLion: backend::lion(stream, p, g, s[0], {lr, beta1, beta2, decay, scale}); return;
+    case OptimizerKind::kLion:
+      backend::lion(stream, p, g, s[0], {lr, beta1, beta2, decay, scale});
+      return;
   }
 }
 
@@ -146,7 +160,8 @@ std::vector<Optimizer::StateTensor> Optimizer::state_layout() const {
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const int64_t n = parameters_[p]->variable.value().numel();
     for (const Slot& slot : slots(p))
-      tensors.push_back({parameters_[p]->name + "/" + slot.name, slot.dtype, Shape{slot_bytes(slot, n) / dtype_bytes(slot.dtype)}});
+      tensors.push_back({parameters_[p]->name + "/" + slot.name, slot.dtype,
+                         Shape{slot_bytes(slot, n) / dtype_bytes(slot.dtype)}});
   }
   return tensors;
 }
@@ -184,15 +199,16 @@ void Optimizer::read_state(const std::function<std::span<const std::byte>(const 
     if (first) {
       rest = source(tensor);
       const int64_t expected = tensor.shape.numel() * dtype_bytes(tensor.dtype);
-      require(static_cast<int64_t>(rest.size()) == expected, "optimizer state", "{} has {} bytes where this run needs {}", tensor.name,
-              rest.size(), expected);
+      require(static_cast<int64_t>(rest.size()) == expected, "optimizer state",
+              "{} has {} bytes where this run needs {}", tensor.name, rest.size(), expected);
     }
     store_->write(offset, rest.first(static_cast<size_t>(bytes)));
     rest = rest.subspan(static_cast<size_t>(bytes));
   });
 }
 
-double global_norm(backend::Stream& stream, const std::vector<autograd::Parameter*>& parameters, Tensor& scratch) {
+double global_norm(backend::Stream& stream, const std::vector<autograd::Parameter*>& parameters,
+                   Tensor& scratch) {
   std::vector<double> sums;
   sums.reserve(parameters.size());
   for (autograd::Parameter* parameter : parameters) {
@@ -200,6 +216,10 @@ double global_norm(backend::Stream& stream, const std::vector<autograd::Paramete
     sums.push_back(stream.device() == Device::kMeta ? 0.0 : static_cast<double>(scratch.data<float>()[0]));
   }
   return std::sqrt(tree_sum<double>(sums));
+}
+
+double clip_factor(double norm, double max_norm) {
+  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
 }
 
 }  // namespace nibble::train

@@ -1,9 +1,10 @@
-// Optimizers over named f32 parameters: AdamW with state in 32 or 8 bits, SGD with momentum, Lion; the formulas are in
-// backend/kernels/optimizer.h. State may be paged (train/paging.h); every form gives the same bytes paged or not.
+// Optimizers over named f32 parameters: AdamW with state in 32 or 8 bits, SGD with momentum, Lion; the
+// formulas are in backend/kernels/optimizer.h. State may be paged (train/paging.h); every form gives the same
+// bytes paged or not.
 //
-// State is cut into chunks of kChunk values of one parameter (a multiple of the 8-bit blocks), chunks are laid into
-// pages. Under 8 bits a parameter of fewer than kSmall values keeps 32-bit state, as in bitsandbytes.
-// Threading: one thread.
+// State is cut into chunks of kChunk values of one parameter (a multiple of the 8-bit blocks), chunks are
+// laid into pages. Under 8 bits a parameter of fewer than kSmall values keeps 32-bit state, as in
+// bitsandbytes. Threading: one thread.
 #pragma once
 #include <functional>
 #include <memory>
@@ -21,8 +22,8 @@ enum class OptimizerKind : uint8_t { kAdamW, kAdamW8bit, kSgd, kLion };
 struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::kAdamW;
   bool paged = false;
-  int64_t paged_memory = 16 << 20;   // bytes of state in memory when paged
-  std::string page_file;             // where the pages lie
+  int64_t paged_memory = 16 << 20;  // bytes of state in memory when paged
+  std::string page_file;            // where the pages lie
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, momentum = 0.9, weight_decay = 0;
 };
 // "paged_adamw_8bit" and the like, as recipes say.
@@ -64,17 +65,18 @@ class Optimizer {
   };
   struct Chunk {
     size_t parameter;
-    int64_t begin, end;      // values of the parameter
-    int64_t page, offset;    // place of its first slot; the others follow, each 64-byte aligned
+    int64_t begin, end;    // values of the parameter
+    int64_t page, offset;  // place of its first slot; the others follow, each 64-byte aligned
   };
   const std::vector<Slot>& slots(size_t parameter) const;
   static int64_t slot_bytes(const Slot& slot, int64_t values);
   int64_t chunk_bytes(size_t parameter, int64_t values) const;
   void lay_out();
-  void update(backend::Stream& stream, const Chunk& chunk, const std::vector<Tensor>& state, int64_t step, double learning_rate,
-              double grad_scale);
+  void update(backend::Stream& stream, const Chunk& chunk, const std::vector<Tensor>& state, int64_t step,
+              double learning_rate, double grad_scale);
   // body(tensor, offset, bytes) over every tensor's parts, in layout order.
-  void visit_parts(const std::function<void(const StateTensor&, bool first, int64_t offset, int64_t bytes)>& body) const;
+  void visit_parts(
+      const std::function<void(const StateTensor&, bool first, int64_t offset, int64_t bytes)>& body) const;
 
   std::vector<autograd::Parameter*> parameters_;
   OptimizerOptions options_;
@@ -84,7 +86,11 @@ class Optimizer {
   std::unique_ptr<StateStore> store_;
 };
 
-// √(Σ over parameters of Σ gradient²), each parameter's sum a fixed tree, then a fixed tree over parameters in order.
-double global_norm(backend::Stream& stream, const std::vector<autograd::Parameter*>& parameters, Tensor& scratch);
+// √(Σ over parameters of Σ gradient²), each parameter's sum a fixed tree, then a fixed tree over parameters
+// in order.
+double global_norm(backend::Stream& stream, const std::vector<autograd::Parameter*>& parameters,
+                   Tensor& scratch);
+// What every gradient is multiplied with, as torch.nn.utils.clip_grad_norm_ does; max_norm 0: no limit.
+double clip_factor(double norm, double max_norm);
 
 }  // namespace nibble::train
