@@ -84,9 +84,9 @@ TEST(Optimizer, LionFollowsTheSign) {
     for (int64_t t = 0; t < 6; ++t) {
       const Tensor g = gradient(35, t);
       lion(stream, p.tensor, g, m.tensor,
-           {.learning_rate = 1e-3f, .beta1 = 0.9f, .beta2 = 0.99f, .weight_decay = 0.1f, .grad_scale = 1});
+           {.learning_rate = 1e-3f, .beta1 = 0.9f, .beta2 = 0.99f, .weight_decay = 0.1f, .grad_scale = 0.5f});
       for (size_t i = 0; i < wp.size(); ++i) {
-        const double gi = g.data<float>()[i], u = 0.9 * wm[i] + 0.1 * gi;
+        const double gi = 0.5 * g.data<float>()[i], u = 0.9 * wm[i] + 0.1 * gi;
         wp[i] = wp[i] * (1 - 1e-3 * 0.1) - 1e-3 * (u > 0 ? 1 : u < 0 ? -1 : 0);
         wm[i] = 0.99 * wm[i] + 0.01 * gi;
       }
@@ -95,6 +95,70 @@ TEST(Optimizer, LionFollowsTheSign) {
     expect_near(p.tensor, wp, 1e-6, "p");
     expect_near(m.tensor, wm, 1e-6, "m");
   });
+}
+
+// The nearest code by looking at all of them; a tie takes the lower.
+uint8_t nearest(std::span<const float> map, float x) {
+  size_t best = 0;
+  for (size_t i = 1; i < map.size(); ++i)
+    if (std::abs(static_cast<double>(map[i]) - x) < std::abs(static_cast<double>(map[best]) - x)) best = i;
+  return static_cast<uint8_t>(best);
+}
+
+// Three steps in 8 bits against the definition, value by value.
+TEST(Optimizer, AdamW8bitKeepsNearestCodesAndSigns) {
+  register_cpu_kernels();
+  Stream stream(host_allocator());
+  const auto signed_map = quant::dynamic_map_signed(), unsigned_map = quant::dynamic_map_unsigned();
+  for (const int64_t n : {1, 255, 256, 257, 1000}) {
+    const int64_t blocks = (n + 255) / 256;
+    Guarded p = guarded({n}, kF32, 1), cm({n}, kU8), cv({n}, kU8), am({blocks}, kF32), av({blocks}, kF32);
+    std::memset(cm.tensor.raw(), 127, static_cast<size_t>(n));  // the code of zero
+    std::memset(cv.tensor.raw(), 0, static_cast<size_t>(n));
+    fill(stream, am.tensor, 0);
+    fill(stream, av.tensor, 0);
+    auto wp = floats_of(p.tensor);
+    std::vector<float> wm(wp.size()), wv(wp.size());
+    AdamArgs args = kAdam;
+    for (args.step = 1; args.step <= 3; ++args.step) {
+      Tensor g = gradient(n, args.step);
+      if (n > 20) g.data<float>()[20] = args.step == 2 ? std::nanf("") : 1e-9f;
+      adamw_8bit(stream, p.tensor, g, cm.tensor, am.tensor, cv.tensor, av.tensor, args);
+      const double t = static_cast<double>(args.step);
+      const auto rate =
+          static_cast<float>(static_cast<double>(1e-2f) / (1 - std::pow(static_cast<double>(0.9f), t)));
+      const auto root = static_cast<float>(std::sqrt(1 - std::pow(static_cast<double>(0.999f), t)));
+      for (int64_t b = 0; b < blocks; ++b) {
+        float high_m = 0, high_v = 0;
+        for (size_t i = static_cast<size_t>(b) * 256;
+             i < std::min<size_t>(wp.size(), static_cast<size_t>(b + 1) * 256); ++i) {
+          const float gi = g.data<float>()[i] * 0.5f;
+          if (std::isfinite(gi)) {
+            wm[i] = 0.9f * wm[i] + (1 - 0.9f) * gi;
+            wv[i] = 0.999f * wv[i] + (1 - 0.999f) * gi * gi;
+            wp[i] = wp[i] * (1 - 1e-2f * 0.1f) - rate * wm[i] / (std::sqrt(wv[i]) / root + 1e-8f);
+          }
+          high_m = std::max(high_m, std::abs(wm[i]));
+          high_v = std::max(high_v, wv[i]);
+        }
+        ASSERT_EQ(am.tensor.data<float>()[b], high_m);
+        ASSERT_EQ(av.tensor.data<float>()[b], high_v);
+        for (size_t i = static_cast<size_t>(b) * 256;
+             i < std::min<size_t>(wp.size(), static_cast<size_t>(b + 1) * 256); ++i) {
+          const float x = high_m > 0 ? wm[i] / high_m : 0;
+          uint8_t code = nearest(signed_map, x);
+          if (x < 0 && signed_map[code] >= 0) --code;
+          ASSERT_EQ(cm.tensor.data<uint8_t>()[i], code) << "m of " << i << " in step " << args.step;
+          ASSERT_EQ(cv.tensor.data<uint8_t>()[i], nearest(unsigned_map, high_v > 0 ? wv[i] / high_v : 0))
+              << "v of " << i << " in step " << args.step;
+          wm[i] = signed_map[cm.tensor.data<uint8_t>()[i]] * high_m;
+          wv[i] = unsigned_map[cv.tensor.data<uint8_t>()[i]] * high_v;
+        }
+      }
+      ASSERT_EQ(floats_of(p.tensor), wp);
+      for (const Guarded* x : {&p, &cm, &cv, &am, &av}) x->expect_untouched("adamw_8bit");
+    }
+  }
 }
 
 TEST(Optimizer, SameBytesOnEveryInstructionSetAndForAnyThreads) {
