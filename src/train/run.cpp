@@ -119,6 +119,7 @@ void Run::start_or_resume() {
   const auto newest = io::newest_checkpoint(recipe_.out);
   if (options_.resume && newest) {
     state_ = engine_->load(newest->path);
+    io::prune_checkpoints(recipe_.out, recipe_.save_total_limit, -1);  // a kill may have come before the last one's
     // One that was killed while it wrote its results has no step left, and still has to write them.
     require(state_.step < total_ || (state_.step == total_ && !was_finished_), recipe_.out, "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
     display_.text(fmt::format("going on from step {} of {}", state_.step, total_));

@@ -179,6 +179,11 @@ TEST(CrossEntropy, LargeScoresAndNan) {
   EXPECT_EQ(logits.data<float>()[0], 1.0f);
   EXPECT_EQ(logits.data<float>()[1], -1.0f);
   EXPECT_TRUE(std::isnan(losses.data<float>()[1]));
+  // Lanes beyond a short row are no scores of zero.
+  Tensor low = tensor_of({-1000, -1001, -1002}, {1, 3}, kF32),
+         loss = Tensor::empty(host_allocator(), {1}, kF32, "loss");
+  cross_entropy(stream, low, indices({0}), 1.0f, false, loss);
+  EXPECT_NEAR(loss.data<float>()[0], std::log(1 + std::exp(-1.0) + std::exp(-2.0)), 1e-6);
 }
 
 TEST(CrossEntropy, SameBytesForAnyThreads) {
