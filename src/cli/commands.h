@@ -17,6 +17,7 @@ int run_inspect_data(const Arguments& arguments);
 int run_inspect_model(const Arguments& arguments);
 int run_plan(const Arguments& arguments);
 int run_quantize(const Arguments& arguments);
+int run_study(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
 int run_train(const Arguments& arguments);
 

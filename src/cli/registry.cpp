@@ -16,6 +16,7 @@ const std::vector<Command>& commands() {
       {"inspect data", "what is trained, token by token, and how long the examples are", run_inspect_data},
       {"inspect adapter", "rank, targets and norms of a LoRA adapter", run_inspect_adapter},
       {"quantize", "write a model as a bitsandbytes checkpoint that Transformers loads", run_quantize},
+      {"study", "a grid of trainings and measurements, and the table that comes of it", run_study},
       {"tokenize", "ids and pieces of a text, and back", run_tokenize},
   };
   return table;

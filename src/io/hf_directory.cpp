@@ -206,6 +206,14 @@ void refuse_other_quantization(const Json& config, const std::string& path) {
 
 }  // namespace
 
+Json read_hugging_face_config(const std::string& config_path) {
+  Json config = parse_json(read_file(config_path, kMaxConfig), config_path);
+  require(config.is_object(), config_path, "should be a JSON object");
+  refuse_other_quantization(config, config_path);
+  add_classic_rope_keys(config);
+  return config;
+}
+
 ModelFiles open_hugging_face(const std::string& path) {
   const bool directory = fs::is_directory(path);
   const fs::path folder = directory ? fs::path(path) : fs::path(path).parent_path();
@@ -217,10 +225,7 @@ ModelFiles open_hugging_face(const std::string& path) {
   ModelFiles files;
   files.path = path;
   files.container = "safetensors";
-  files.config = parse_json(read_file(config_path, kMaxConfig), config_path);
-  require(files.config.is_object(), config_path, "should be a JSON object");
-  refuse_other_quantization(files.config, config_path);
-  add_classic_rope_keys(files.config);
+  files.config = read_hugging_face_config(config_path);
   files.files = directory ? weight_files(folder) : std::vector<std::string>{path};
   std::vector<std::shared_ptr<const SafetensorsFile>> opened;
   for (const std::string& file : files.files)

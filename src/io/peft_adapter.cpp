@@ -243,6 +243,7 @@ AdapterFile read_adapter(const std::string& directory) {
   }
   for (auto& [module, pair] : pairs) file.pairs.push_back(std::move(pair));
   check_pairs(file, weights_path);
+  tensors.map->forget(tensors.map->bytes());
 
   if (file.config.target_modules
           .empty()) {  // a regular expression or "all-linear": the pairs say what it meant

@@ -1,6 +1,11 @@
-// Models of which only config.json is known: what a plan needs and no more.
+// Models of which only config.json is known: the shapes that a plan needs, and random weights to train from.
+#include <algorithm>
+#include <filesystem>
+
 #include "base/error.h"
-#include "io/weights.h"
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "io/sources.h"
 
 namespace nibble::io {
 namespace {
@@ -22,7 +27,53 @@ class ShapeSource : public WeightSource {
   std::shared_ptr<Allocator> allocator_;
 };
 
+class RandomSource : public WeightSource {
+ public:
+  RandomSource(std::string path, uint64_t seed, double deviation)
+      : path_(std::move(path)), seed_(seed), deviation_(deviation) {}
+  bool has(const std::string&) const override { return false; }
+  quant::Weight read(const std::string& name) const override {
+    fail(path_, "has no weights yet, only config.json; \"{}\" cannot be read", name);
+  }
+  quant::Weight read_as(const std::string& name, const Shape& expected) const override {
+    Tensor t = Tensor::empty(host_allocator(), expected, kF32, name);
+    float* out = t.data<float>();
+    if (expected.rank() < 2) {
+      std::fill(out, out + t.numel(), name.ends_with("bias") ? 0.0f : 1.0f);
+    } else {
+      const Rng rng(seed_, stream_id(name));
+      parallel_for(t.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+          out[i] = static_cast<float>(deviation_ * rng.normal(static_cast<uint64_t>(i)));
+      });
+    }
+    return quant::dense_weight(t);
+  }
+  std::vector<WeightInfo> list() const override { return {}; }
+
+ private:
+  std::string path_;
+  uint64_t seed_;
+  double deviation_;
+};
+
 }  // namespace
+
+ModelFiles random_model(const std::string& directory, uint64_t seed) {
+  const std::string config = directory + "/config.json";
+  require(std::filesystem::exists(config), directory, "holds no config.json, which says what model to make");
+  ModelFiles files;
+  files.path = directory;
+  files.container =
+      "safetensors";  // what the trained model is written as, beside the same config and tokenizer
+  files.config = read_hugging_face_config(config);
+  const double deviation = json_get<double>(files.config, "initializer_range", 0.02, config);
+  require(deviation > 0 && deviation < 1, config,
+          "initializer_range should be a small positive number, got {}", deviation);
+  files.weights = std::make_shared<RandomSource>(directory, seed, deviation);
+  files.files = {config};
+  return files;
+}
 
 ModelFiles shapes_of(const std::string& path, Json config) {
   ModelFiles files;

@@ -7,6 +7,8 @@ namespace nibble::io {
 
 // A directory with config.json and safetensors, or one .safetensors file with config.json beside it.
 ModelFiles open_hugging_face(const std::string& path);
+// config.json of a directory (no weights are looked for): the files' `config` as every reader sees it.
+Json read_hugging_face_config(const std::string& config_path);
 // GGUF of the architectures "llama" and "qwen2".
 ModelFiles open_gguf_model(const std::string& path);
 // llama2.c's first layout ("version 0"): seven int32, then F32 tensors.

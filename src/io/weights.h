@@ -78,6 +78,11 @@ struct ModelFiles {
 // weight reads as BF16 without memory, whatever shape is expected of it; `path` stands in messages.
 ModelFiles shapes_of(const std::string& path, Json config);
 
+// A model to be trained from nothing: `directory` holds config.json. Matrices are N(0, initializer_range of the config,
+// else 0.02), vectors 1 when they are weights and 0 when they are biases; a value is a function of (seed, name, place).
+// hash() is that of config.json. Errors: Error{directory}: no config.json.
+ModelFiles random_model(const std::string& directory, uint64_t seed);
+
 // A directory, a .gguf, a .safetensors (with config.json beside it) or a llama2.c .bin.
 // Errors: Error{path}: what was looked for; a directory without weights; an unknown container.
 ModelFiles open_model(const std::string& path);

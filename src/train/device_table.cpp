@@ -34,11 +34,16 @@ constexpr int64_t kTokens = 512;
 constexpr int64_t kDevices[] = {24, 48, 80};  // GB
 
 Json config_of(const Size& size) {
-  return {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},
-          {"vocab_size", 32000},                   {"hidden_size", size.width},
-          {"num_hidden_layers", size.layers},      {"num_attention_heads", size.heads},
-          {"intermediate_size", size.feed_forward}, {"max_position_embeddings", 2048},
-          {"rms_norm_eps", 1e-6},                  {"tie_word_embeddings", false}};
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"vocab_size", 32000},
+          {"hidden_size", size.width},
+          {"num_hidden_layers", size.layers},
+          {"num_attention_heads", size.heads},
+          {"intermediate_size", size.feed_forward},
+          {"max_position_embeddings", 2048},
+          {"rms_norm_eps", 1e-6},
+          {"tie_word_embeddings", false}};
 }
 
 bool fits(const StepPlan& plan, int64_t gigabytes) { return plan.total() <= gigabytes * 1'000'000'000; }
@@ -50,23 +55,29 @@ std::vector<DeviceRow> paper_plans() {
   for (const Size& size : kSizes)
     for (const Method& method : kMethods) {
       Recipe recipe;
-      for (const char* assignment : {"lora_r=64", "optim=paged_adamw", "gradient_checkpointing=block", "per_device_train_batch_size=1"})
+      for (const char* assignment : {"lora_r=64", "optim=paged_adamw", "gradient_checkpointing=block",
+                                     "per_device_train_batch_size=1"})
         set_field(recipe, assignment);
       for (const std::string& assignment : method.assignments) set_field(recipe, assignment);
       const io::ModelFiles files = io::shapes_of(size.name, config_of(size));
-      rows.push_back({size.name, method.name, plan_step(files, recipe, {.tokens = kTokens, .sequences = 1}, Checkpointing::kBlock)});
+      rows.push_back({size.name, method.name,
+                      plan_step(files, recipe, {.tokens = kTokens, .sequences = 1}, Checkpointing::kBlock)});
     }
   return rows;
 }
 
 std::string device_table(const std::vector<DeviceRow>& rows) {
-  std::string text = fmt::format("one sequence of {} tokens, r = 64 on all linears, paged AdamW, block checkpointing\n{:<11} {:<33} {:>9}", kTokens,
-                                 "model", "method", "memory");
+  std::string text = fmt::format(
+      "one sequence of {} tokens, r = 64 on all linears, paged AdamW, block checkpointing\n{:<11} {:<33} "
+      "{:>9}",
+      kTokens, "model", "method", "memory");
   for (const int64_t device : kDevices) text += fmt::format(" {:>6}", fmt::format("{} GB", device));
   text += fmt::format("  {}\n", "paged to a file");
   for (const DeviceRow& row : rows) {
-    text += fmt::format("{:<11} {:<33} {:>9}", row.model, row.method, show_bytes(static_cast<double>(row.plan.total())));
-    for (const int64_t device : kDevices) text += fmt::format(" {:>6}", fits(row.plan, device) ? "fits" : "-");
+    text += fmt::format("{:<11} {:<33} {:>9}", row.model, row.method,
+                        show_bytes(static_cast<double>(row.plan.total())));
+    for (const int64_t device : kDevices)
+      text += fmt::format(" {:>6}", fits(row.plan, device) ? "fits" : "-");
     text += fmt::format("  {}\n", show_bytes(static_cast<double>(row.plan.page_file_bytes)));
   }
   return text;
@@ -77,7 +88,10 @@ Json device_json(const std::vector<DeviceRow>& rows) {
   for (const DeviceRow& row : rows) {
     Json fit = Json::object();
     for (const int64_t device : kDevices) fit[std::to_string(device)] = fits(row.plan, device);
-    list.push_back({{"model", row.model}, {"method", row.method}, {"fits_gigabytes", fit}, {"plan", plan_json(row.plan)}});
+    list.push_back({{"model", row.model},
+                    {"method", row.method},
+                    {"fits_gigabytes", fit},
+                    {"plan", plan_json(row.plan)}});
   }
   return list;
 }

@@ -13,8 +13,9 @@ struct DeviceRow {
   StepPlan plan;
 };
 
-// 7B, 13B, 33B and 65B under full fine-tuning, LoRA over bf16 and QLoRA (NF4 + double quantization): one sequence of 512
-// tokens, r = 64 on all linears, paged AdamW and block checkpointing, as the paper trains them (appendix B).
+// 7B, 13B, 33B and 65B under full fine-tuning, LoRA over bf16 and QLoRA (NF4 + double quantization): one
+// sequence of 512 tokens, r = 64 on all linears, paged AdamW and block checkpointing, as the paper trains
+// them (appendix B).
 std::vector<DeviceRow> paper_plans();
 
 // The rows, and whether each fits a device of 24, 48 or 80 GB.

@@ -52,7 +52,7 @@ Prepared prepare(Recipe recipe) {
   set_threads(static_cast<int>(recipe.threads));
   backend::register_cpu_kernels();
   Prepared prepared;
-  prepared.files = io::open_model(recipe.model);
+  prepared.files = recipe.init == "random" ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed)) : io::open_model(recipe.model);
   {
     const auto allocator = make_meta_allocator();
     backend::Stream stream(*allocator);

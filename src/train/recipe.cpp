@@ -265,6 +265,7 @@ void check_recipe(Recipe& recipe) {
       bad("quantize", fmt::format("method full trains the weights themselves, so quantize must be none, not {}", recipe.quantize));
     if (!recipe.adapter.empty()) bad("adapter", "method full takes no adapter; merge it into the model first or use method lora");
   }
+  if (recipe.init == "random" && recipe.lora()) bad("init", "random weights are worth no adapter: set method to full");
   const bool has_scales = recipe.quantize != "none" && recipe.quantize != "stored" &&
                           quant::find_format(recipe.quantize).kind == quant::Kind::kCodebook4;
   if (!has_scales && !recipe.was_given("double_quant")) recipe.double_quant = false;

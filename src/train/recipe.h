@@ -29,6 +29,7 @@ struct Recipe {
   bool double_quant = true;
   int64_t block_size = 64;
   // method
+  std::string init = "weights";
   std::string method = "lora";
   int64_t lora_r = 16;
   double lora_alpha = 32;

@@ -37,6 +37,10 @@ const Field kFields[] = {
 
     {"method", "Method", kChoice, &Recipe::method, kMust,
      "lora trains adapters over the frozen base; full trains every weight (quantize must be none).", 0, 0, "lora|full"},
+    {"init", "Method", kChoice, &Recipe::init, kMust,
+     "weights starts from the model's own; random trains from nothing: model is then a directory with config.json and a tokenizer, and method "
+     "full.",
+     0, 0, "weights|random"},
     {"lora_r", "Method", kInteger, &Recipe::lora_r, kMust, "Rank of the adapters.", 1, 65536},
     {"lora_alpha", "Method", kNumber, &Recipe::lora_alpha, kMust, "The adapter's output is scaled by lora_alpha / lora_r.", 0, 1e6},
     {"lora_dropout", "Method", kNumber, &Recipe::lora_dropout, kMust, "Share of an adapter's inputs that is dropped in training.", 0, 0.99},

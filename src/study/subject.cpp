@@ -1,0 +1,31 @@
+#include "study/subject.h"
+
+#include <limits>
+
+#include "io/peft_adapter.h"
+#include "train/loading.h"
+
+namespace nibble::study {
+
+Subject::Subject(const train::Recipe& recipe, const std::string& run, std::optional<double> held_out_loss)
+    : held_out_loss_(held_out_loss) {
+  const bool whole = !run.empty() && !recipe.lora();
+  const io::ModelFiles files = io::open_model(whole ? run : recipe.model);
+  tokenizer_ = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
+  stream_ = std::make_unique<backend::Stream>(host_allocator());
+  model_ = train::load_base(files, recipe, *stream_);
+  context_ = std::make_unique<autograd::Context>(*stream_, host_allocator(), train::compute_dtype(recipe));
+  if (run.empty() || whole) return;
+  nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); },
+                     io::read_adapter(run), 0, host_allocator());
+  context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
+}
+
+double Subject::weights() {
+  double count = 0;
+  model_->visit_weights(
+      [&](const std::string&, const quant::Weight& w) { count += static_cast<double>(w.numel()); });
+  return count;
+}
+
+}  // namespace nibble::study

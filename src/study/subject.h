@@ -1,0 +1,36 @@
+// A model that is measured: a base in the format of its variant, with the adapter that a run trained over it,
+// if any.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "autograd/context.h"
+#include "models/model.h"
+#include "text/tokenizer.h"
+#include "train/recipe.h"
+
+namespace nibble::study {
+
+class Subject {
+ public:
+  // `recipe` says model, tokenizer, format and compute type. `run`: the directory of a finished run (an
+  // adapter, or with method full a whole model), or empty. `held_out_loss` is what that run ended with.
+  Subject(const train::Recipe& recipe, const std::string& run, std::optional<double> held_out_loss);
+
+  const models::CausalModel& model() const { return *model_; }
+  const text::Tokenizer& tokenizer() const { return *tokenizer_; }
+  autograd::Context& context() { return *context_; }
+  std::optional<double> held_out_loss() const { return held_out_loss_; }
+  double weight_bytes() { return static_cast<double>(model_->weight_bytes()); }
+  double weights();  // how many there are
+
+ private:
+  std::unique_ptr<models::CausalModel> model_;
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  std::unique_ptr<backend::Stream> stream_;
+  std::unique_ptr<autograd::Context> context_;
+  std::optional<double> held_out_loss_;
+};
+
+}  // namespace nibble::study
