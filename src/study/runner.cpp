@@ -151,7 +151,7 @@ class Study {
     if (!spec_.data.empty()) take(spec_.data[cell.data].keys);
     take(spec_.variants[cell.variant].keys);
     if (spec_.trains) train::set_field(recipe, "seed", std::to_string(cell.seed));
-    if (!recipe.lora() && !recipe.was_given("quantize")) recipe.quantize = "none";
+    train::settle_base(recipe);
     return recipe;
   }
 

@@ -256,9 +256,7 @@ int64_t parse_bytes(std::string_view text, std::string_view where) {
   throw UsageError(where, fmt::format("expected a size such as 2GB, 800MB or 1.5GiB, not \"{}\"", shorten(text)));
 }
 
-void check_recipe(Recipe& recipe) {
-  if (recipe.model.empty()) bad("model", "is missing: give --model PATH or `model:` in the recipe");
-  if (recipe.data.empty()) bad("data", "is missing: give --data FILE or `data:` in the recipe");
+void settle_base(Recipe& recipe) {
   if (!recipe.lora()) {
     if (!recipe.was_given("quantize")) recipe.quantize = "none";
     if (recipe.quantize != "none")
@@ -270,6 +268,12 @@ void check_recipe(Recipe& recipe) {
                           quant::find_format(recipe.quantize).kind == quant::Kind::kCodebook4;
   if (!has_scales && !recipe.was_given("double_quant")) recipe.double_quant = false;
   quant::parse_quantize(recipe.quantize, recipe.double_quant, recipe.block_size);
+}
+
+void check_recipe(Recipe& recipe) {
+  if (recipe.model.empty()) bad("model", "is missing: give --model PATH or `model:` in the recipe");
+  if (recipe.data.empty()) bad("data", "is missing: give --data FILE or `data:` in the recipe");
+  settle_base(recipe);
   if (recipe.lora() && recipe.adapter.empty() && recipe.target_modules.empty())
     bad("target_modules", "names no module; all-linear takes every linear layer but the head");
   if (recipe.max_steps == 0 && recipe.num_train_epochs <= 0)

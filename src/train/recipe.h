@@ -115,6 +115,8 @@ void set_field(Recipe& recipe, std::string_view key, std::string_view value);
 // What fields alone cannot say: keys that must be there, combinations that exclude each other, known formats.
 // Fills in `out` (runs/<model>-<data>) where it is empty. Errors: UsageError.
 void check_recipe(Recipe& recipe);
+// The part of it that is about the base alone: method, init and format against each other; defaults that follow.
+void settle_base(Recipe& recipe);
 
 // The value of one field as YAML writes it, and the whole recipe as a file that reads back to the same values.
 std::string show_field(const Recipe& recipe, const Field& field);
