@@ -132,16 +132,18 @@ std::string nearest_name(std::string_view name, std::span<const std::string> kno
   std::string best;
   size_t best_distance = std::max<size_t>(2, name.size() / 2);
   for (const std::string& candidate : known) {
-    std::vector<size_t> row(candidate.size() + 1);
+    // Optimal string alignment: two letters changed about count as one change.
+    std::vector<size_t> before, row(candidate.size() + 1), next(candidate.size() + 1);
     for (size_t j = 0; j <= candidate.size(); ++j) row[j] = j;
     for (size_t i = 1; i <= name.size(); ++i) {
-      size_t diagonal = row[0];
-      row[0] = i;
+      next[0] = i;
       for (size_t j = 1; j <= candidate.size(); ++j) {
-        const size_t above = row[j];
-        row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (name[i - 1] != candidate[j - 1])});
-        diagonal = above;
+        next[j] = std::min({row[j] + 1, next[j - 1] + 1, row[j - 1] + (name[i - 1] != candidate[j - 1])});
+        if (i > 1 && j > 1 && name[i - 1] == candidate[j - 2] && name[i - 2] == candidate[j - 1])
+          next[j] = std::min(next[j], before[j - 2] + 1);
       }
+      before = row;
+      std::swap(row, next);
     }
     if (row.back() < best_distance) {
       best_distance = row.back();

@@ -45,6 +45,7 @@ TEST(Names, SuggestsTheNearestButNothingFar) {
   const std::vector<std::string> known = {"learning_rate", "lora_r", "seed"};
   EXPECT_EQ(nearest_name("learnig_rate", known), "learning_rate");
   EXPECT_EQ(nearest_name("lora_rank", known), "lora_r");
+  EXPECT_EQ(nearest_name("sede", std::vector<std::string>{"data", "seed"}), "seed");
   EXPECT_EQ(nearest_name("zzz", known), "");
 }
 
