@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "base/text.h"
+#include "base/ticks.h"
 #include "study/table.h"
 
 namespace nibble::study {
@@ -46,13 +47,18 @@ struct Axis {
     const auto f = [this](double x) { return log ? std::log(x) : x; };
     return from + (f(value) - f(low)) / (f(high) - f(low)) * (to - from);
   }
+  // Round numbers; on a logarithmic axis 1, 2 and 5 times the powers of ten.
   std::vector<double> ticks() const {
     std::vector<double> all;
-    const int count = 5;
-    for (int i = 0; i <= count; ++i) {
-      const double part = static_cast<double>(i) / count;
-      all.push_back(log ? low * std::pow(high / low, part) : low + part * (high - low));
+    if (log) {
+      for (double power = std::pow(10.0, std::floor(std::log10(low))); power <= high; power *= 10)
+        for (const double factor : {1.0, 2.0, 5.0})
+          if (power * factor >= low && power * factor <= high) all.push_back(power * factor);
+      return all;
     }
+    const double step = tick_distance(high - low, 6);
+    for (double tick = std::ceil(low / step) * step; tick <= high; tick += step)
+      all.push_back(std::abs(tick) < step / 2 ? 0 : tick);
     return all;
   }
 };

@@ -92,6 +92,7 @@ class Study {
     for (const Named& base : spec_.prepare) prepare(base);
     make_cells();
     results_.by_key = earlier_results(options_.out + kResults);
+    for (const Cell& cell : results_.cells) missing_ += results_.by_key.count(cell.key) == 0;
     ResultLog log(options_.out + kResults);
     // Cells that differ in the measure alone stand next to each other and share one subject.
     for (size_t begin = 0, end = 0; begin < results_.cells.size(); begin = end) {
@@ -240,9 +241,8 @@ class Study {
       results_.by_key[cell.key] = result;
       ++results_.ran;
       spent_ += result.seconds;
-      const auto left =
-          static_cast<double>(results_.cells.size() - i - 1) * spent_ / static_cast<double>(results_.ran);
-      say(fmt::format("{}/{}  {}  {}  {} left at most", i + 1, results_.cells.size(), cell.label,
+      const auto left = static_cast<double>(--missing_) * spent_ / static_cast<double>(results_.ran);
+      say(fmt::format("{}/{}  {}  {}  {} left", i + 1, results_.cells.size(), cell.label,
                       result.ok ? fmt::format("{:.4f}", result.value) : "failed: " + result.error,
                       show_seconds(left)));
     }
@@ -271,6 +271,7 @@ class Study {
   StudyResults results_;
   std::map<std::string, std::string> model_hashes_;
   size_t done_ = 0;
+  int64_t missing_ = 0;  // cells that still have to run
   double spent_ = 0;
 };
 

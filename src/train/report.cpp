@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/ticks.h"
 
 namespace nibble::train {
 namespace {
@@ -30,14 +31,6 @@ std::string escape(const std::string& text) {
     else if (static_cast<unsigned char>(c) >= 0x20) out += c;
   }
   return out;
-}
-
-// A distance between ticks of 1, 2 or 5 times a power of ten that gives at most `count` of them.
-double tick_distance(double span, int count) {
-  const double raw = std::max(span, 1e-12) / count, power = std::pow(10.0, std::floor(std::log10(raw)));
-  for (const double factor : {1.0, 2.0, 5.0})
-    if (power * factor >= raw) return power * factor;
-  return power * 10;
 }
 
 // The loss that column x of `width` shows: the mean of its steps, or between two steps a point on the line.
