@@ -28,18 +28,48 @@ struct Loaded {
   std::vector<Example> preview;
 };
 
+// Cuts what comes before the first learned token, and what comes from it on, each at its end.
+void cut_parts(EncodedExample& e, const DataOptions& options, DataReport& report) {
+  const auto n = static_cast<int64_t>(e.ids.size());
+  const int64_t source = std::find(e.train.begin(), e.train.end(), 1) - e.train.begin();
+  const auto keep = [](int64_t length, int64_t limit) {
+    return limit > 0 ? std::min(length, limit) : length;
+  };
+  const int64_t kept_source = keep(source, options.source_max_length),
+                kept_target = keep(n - source, options.target_max_length);
+  report.source_cut += kept_source < source;
+  report.target_cut += kept_target < n - source;
+  const auto cut = [&](auto& values) {
+    values.resize(static_cast<size_t>(source + kept_target));
+    values.erase(values.begin() + kept_source, values.begin() + source);
+  };
+  cut(e.ids);
+  cut(e.train);
+}
+
+// Everything up to the last learned token is learned.
+void learn_all(EncodedExample& e) {
+  const auto last = std::find(e.train.rbegin(), e.train.rend(), 1);
+  std::fill(last, e.train.rend(), uint8_t{1});
+  if (!e.train.empty()) e.train[0] = 0;
+}
+
 Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& options,
                     const Encoder& encoder, DataReport& report) {
   Loaded loaded;
   for (const DataSource& source : sources) {
     require(source.weight > 0 && std::isfinite(source.weight), source.path,
             "weight should be above 0, got {}", source.weight);
-    const Records records = read_records(source.path);
+    const Records records = read_records(source.path, source.format);
     const DataFormat& format = choose_format(records, source.format, source.path);
-    std::vector<Example> examples =
-        format.read(records.records, records.sources, {encoder.has_chat_template(), options.train_on_source});
+    FormatOptions format_options{.has_chat_template = encoder.has_chat_template(),
+                                 .train_on_source = options.train_on_source};
+    apply_format_argument(source.format, source.path, format_options);
+    std::vector<Example> examples = format.read(records.records, records.sources, format_options);
     require(!examples.empty(), source.path, "holds no example in the layout {}", format.name);
-    if (options.train_on_source)
+    const bool parts = options.source_max_length > 0 || options.target_max_length > 0;
+    // With limits of their own, prompt and response are told apart first.
+    if (options.train_on_source && !parts)
       for (Example& e : examples) {
         e.train_all = !e.turn_choices;  // what a turn says of itself goes before what the option says of all
         for (Segment& s : e.segments) s.train = true;
@@ -50,6 +80,11 @@ Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& o
       for (int64_t i = begin; i < end; ++i)
         encoded[static_cast<size_t>(i)] = encoder.encode(examples[static_cast<size_t>(i)]);
     });
+    if (parts)
+      for (size_t i = 0; i < encoded.size(); ++i) {
+        cut_parts(encoded[i], options, report);
+        if (options.train_on_source && !examples[i].turn_choices) learn_all(encoded[i]);
+      }
     report.files.push_back({source.path, format.name, static_cast<int64_t>(encoded.size())});
     for (EncodedExample& e : encoded) {
       loaded.examples.push_back(std::move(e));
@@ -122,6 +157,8 @@ Json DataReport::to_json() const {
   j["truncated"] = truncated;
   j["dropped"] = dropped;
   j["split"] = split;
+  j["source_cut"] = source_cut;
+  j["target_cut"] = target_cut;
   j["untrained"] = untrained;
   j["duplicates"] = duplicates;
   j["overlap"] = overlap;

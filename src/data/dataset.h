@@ -25,6 +25,9 @@ struct DataOptions {
   std::vector<DataSource> eval;       // empty: `eval_fraction` of the training data is held out
   double eval_fraction = 0.05;        // at most 200 examples; 0: nothing held out
   int64_t max_seq_length = 0;         // 0: what the data needs, up to `context`
+  // Most tokens of a prompt (what comes before the first learned token, BOS included) and of a response (the rest, end
+  // token included): each is cut at its own end, as the QLoRA reference does. 0: no limit of its own.
+  int64_t source_max_length = 0, target_max_length = 0;
   int64_t context = 0;                // of the model
   Overlong overlong = Overlong::kError;
   bool train_on_source = false;
@@ -39,6 +42,7 @@ struct DataReport {
   int64_t longest = 0;                                  // tokens of the longest example, held out or not
   std::string longest_source;                           // where that one is
   int64_t overlong = 0, truncated = 0, dropped = 0, split = 0;
+  int64_t source_cut = 0, target_cut = 0;               // prompts and responses cut to their own limits
   int64_t untrained = 0;                                // examples without a trained token (dropped, counted)
   int64_t duplicates = 0, overlap = 0;                  // exact duplicates in train; train examples that are in eval too
   int64_t max_seq_length = 0;

@@ -6,6 +6,8 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "data/formats.h"
+#include "data/glue.h"
+#include "data/table.h"
 
 namespace nibble::data {
 namespace {
@@ -60,70 +62,100 @@ Records read_json(const std::string& path, std::string_view text) {
   return out;
 }
 
-// RFC 4180: quotes around fields with separators, quotes or line ends; "" is a quote inside them. The first
-// row names the fields.
+// The first row names the fields.
 Records read_table(const std::string& path, std::string_view text, char separator) {
-  std::vector<std::string> header, row;
+  const std::vector<TableRow> rows = parse_table(path, text, separator);
   Records out;
-  size_t line = 1;
-  std::string field;
-  bool quoted = false, was_quoted = false;
-  size_t row_line = 1;
-  const auto end_row = [&] {
-    row.push_back(std::move(field));
-    field.clear();
-    was_quoted = false;
-    const bool blank = row.size() == 1 && row[0].empty();
-    if (!blank && header.empty()) {
-      header = row;
-      for (size_t i = 0; i < row.size(); ++i)
-        require(!row[i].empty() && std::find(row.begin(), row.begin() + static_cast<int64_t>(i), row[i]) ==
-                                       row.begin() + static_cast<int64_t>(i),
-                at(path, row_line), "field {} of the first row is {}; it should name the fields", i + 1,
-                row[i].empty() ? "empty" : "\"" + row[i] + "\" once more");
-    } else if (!blank) {
-      require(row.size() == header.size(), at(path, row_line), "has {} fields where the first row names {}",
-              row.size(), header.size());
-      Json record = Json::object();
-      for (size_t i = 0; i < row.size(); ++i) record[header[i]] = row[i];
-      out.records.push_back(std::move(record));
-      out.sources.push_back(at(path, row_line));
-    }
-    row.clear();
-  };
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '\n') ++line;
-    if (quoted) {
-      if (c != '"') {
-        field += c;
-      } else if (i + 1 < text.size() && text[i + 1] == '"') {
-        field += '"';
-        ++i;
-      } else {
-        quoted = false;
-      }
-    } else if (c == '"' && field.empty() && !was_quoted && separator == ',') {
-      quoted = was_quoted = true;
-    } else if (c == separator) {
-      row.push_back(std::move(field));
-      field.clear();
-      was_quoted = false;
-    } else if (c == '\n') {
-      end_row();
-      row_line = line;
-    } else if (c != '\r') {
-      field += c;
-    }
+  if (rows.empty()) return out;
+  const std::vector<std::string>& header = rows[0].fields;
+  for (size_t i = 0; i < header.size(); ++i)
+    require(!header[i].empty() && std::find(header.begin(), header.begin() + static_cast<int64_t>(i),
+                                            header[i]) == header.begin() + static_cast<int64_t>(i),
+            at(path, rows[0].line), "field {} of the first row is {}; it should name the fields", i + 1,
+            header[i].empty() ? "empty" : "\"" + header[i] + "\" once more");
+  for (size_t r = 1; r < rows.size(); ++r) {
+    const std::vector<std::string>& row = rows[r].fields;
+    require(row.size() == header.size(), at(path, rows[r].line), "has {} fields where the first row names {}",
+            row.size(), header.size());
+    Json record = Json::object();
+    for (size_t i = 0; i < row.size(); ++i) record[header[i]] = row[i];
+    out.records.push_back(std::move(record));
+    out.sources.push_back(at(path, rows[r].line));
   }
-  require(!quoted, at(path, row_line), "a quote opens here that nothing closes");
-  if (!field.empty() || !row.empty()) end_row();
+  return out;
+}
+
+// FLAN's chain-of-thought tables: question, answer and rationale in three columns without names.
+constexpr size_t kLook = 20;
+
+bool is_rationale_table(const std::string& path, std::string_view text) {
+  const std::vector<TableRow> rows =
+      parse_table(path, text.substr(0, text.find('\n', std::min<size_t>(text.size(), 1 << 16))), '\t');
+  const size_t n = std::min(kLook, rows.size());
+  if (n == 0 || !std::all_of(rows.begin(), rows.begin() + static_cast<int64_t>(n),
+                             [](const TableRow& r) { return r.fields.size() == 3; }))
+    return false;
+  // A row of names would be three short words; a rationale is a sentence.
+  return std::all_of(rows.begin(), rows.begin() + static_cast<int64_t>(n), [](const TableRow& r) {
+    return r.fields[2].find(' ') != std::string::npos && r.fields[0].find(' ') != std::string::npos;
+  });
+}
+
+std::string unescaped(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool line = text[i] == '\\' && i + 1 < text.size() && text[i + 1] == 'n';
+    out += line ? '\n' : text[i];
+    i += line;
+  }
+  return out;
+}
+
+Records read_rationales(const std::string& path, std::string_view text) {
+  Records out;
+  for (const TableRow& row : parse_table(path, text, '\t')) {
+    require(row.fields.size() == 3, at(path, row.line),
+            "has {} columns; expected question, answer and rationale", row.fields.size());
+    out.records.push_back({{"question", unescaped(row.fields[0])},
+                           {"answer", unescaped(row.fields[1])},
+                           {"rationale", unescaped(row.fields[2])}});
+    out.sources.push_back(at(path, row.line));
+  }
+  return out;
+}
+
+// A split of Super-NaturalInstructions: names of tasks, one a line; their files are in ../../tasks.
+constexpr int64_t kInstancesPerTask = 100;  // as Tk-Instruct takes them
+
+bool is_task_list(const std::string& path) {
+  const std::filesystem::path p(path);
+  std::error_code none;
+  return p.extension() == ".txt" && p.stem().string().ends_with("_tasks") &&
+         std::filesystem::is_directory(p.parent_path() / ".." / ".." / "tasks", none);
+}
+
+Records read_task_list(const std::string& path, std::string_view text) {
+  const std::filesystem::path tasks = std::filesystem::path(path).parent_path() / ".." / ".." / "tasks";
+  Records out;
+  size_t number = 0;
+  for (const std::string& line : split(text, '\n')) {
+    ++number;
+    const std::string name(trim(line));
+    if (name.empty()) continue;
+    require(name.find_first_of("/\\") == std::string::npos, at(path, number), "\"{}\" is no name of a task",
+            name);
+    const std::string file = (tasks / (name + ".json")).lexically_normal().string();
+    require(std::filesystem::exists(file), at(path, number),
+            "there is no {}; the split needs its tasks beside it", file);
+    out.records.push_back(parse_json(read_text(file), file));
+    out.sources.push_back(name);
+  }
   return out;
 }
 
 }  // namespace
 
-Records read_records(const std::string& path) {
+std::string read_text(const std::string& path) {
   std::string text = read_file(path, uint64_t{16} << 30);
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
   require(text.size() < 2 || !(text[0] == '\x1f' && text[1] == '\x8b'), path,
@@ -132,10 +164,50 @@ Records read_records(const std::string& path) {
     fail(at(path, 1 + static_cast<size_t>(
                           std::count(text.begin(), text.begin() + static_cast<int64_t>(bad), '\n'))),
          "is not valid UTF-8 (byte {}); save the file as UTF-8", bad);
+  return text;
+}
+
+void apply_format_argument(std::string_view name, const std::string& path, FormatOptions& options) {
+  const size_t colon = name.find(':');
+  const std::string_view format = name.substr(0, colon);
+  if (is_task_list(path)) options.instances_per_task = kInstancesPerTask;
+  if (colon == std::string_view::npos) return;
+  const std::string_view argument = name.substr(colon + 1);
+  if (format == "glue") {
+    options.glue_task = glue_task(argument).name;
+  } else if (format == "super_ni") {
+    if (argument.size() != 1 || argument[0] < '0' || argument[0] > '9')
+      throw UsageError(
+          "format",
+          fmt::format("\"{}\": expected the number of positive examples, super_ni:0 to super_ni:9", name));
+    options.positive_examples = argument[0] - '0';
+  } else {
+    throw UsageError("format",
+                     fmt::format("\"{}\": only glue and super_ni take something after a colon", name));
+  }
+}
+
+Records read_records(const std::string& path, std::string_view format) {
+  const std::string text = read_text(path);
   const std::string suffix = lower_ascii(std::filesystem::path(path).extension().string());
+  const std::string_view glue = format.starts_with("glue:") ? format.substr(5) : std::string_view();
+  const bool may_be_glue = (format == "auto" || format.starts_with("glue")) && !text.empty();
   Records out;
-  if (suffix == ".csv" || suffix == ".tsv") {
-    out = read_table(path, text, suffix == ".csv" ? ',' : '\t');
+  if (suffix == ".tsv" && format == "auto" && is_rationale_table(path, text)) {
+    out = read_rationales(path, text);
+  } else if (suffix == ".tsv" && format == "flan") {
+    out = read_rationales(path, text);
+  } else if (suffix == ".csv" || suffix == ".tsv") {
+    std::optional<Records> table;
+    if (suffix == ".tsv" && may_be_glue) table = glue_table(path, text, glue);
+    out = table ? std::move(*table) : read_table(path, text, suffix == ".csv" ? ',' : '\t');
+  } else if (suffix == ".txt" &&
+             (format.starts_with("super_ni") || (format == "auto" && is_task_list(path)))) {
+    out = read_task_list(path, text);
+  } else if (suffix == ".txt" && (format.starts_with("glue") || text.starts_with("Quality\t#1 ID"))) {
+    auto table = glue_table(path, text, glue);
+    require(table.has_value(), path, "is no table of GLUE");
+    out = std::move(*table);
   } else if (suffix == ".txt" || suffix == ".md") {
     if (!trim(text).empty()) {
       out.records.emplace_back(text);

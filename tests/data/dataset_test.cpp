@@ -195,5 +195,24 @@ TEST_F(DatasetTest, NamesOfOverlong) {
               HasSubstr("no data set is given"));
 }
 
+// The reference cuts prompt and response apart, each at its end, BOS and EOS counted.
+TEST_F(DatasetTest, PromptAndResponseHaveLimitsOfTheirOwn) {
+  DataOptions o = options(chats("a.jsonl", {1, 9}));
+  o.source_max_length = 2;
+  o.target_max_length = 4;
+  Dataset d = load_dataset(o, encoder);
+  EXPECT_EQ(d.train[0].ids.size(), 4u);
+  EXPECT_EQ(learned_text(d.train[0], encoder.tokenizer()), "a<|im_end|>");
+  EXPECT_EQ(d.train[1].ids.size(), 6u);
+  EXPECT_EQ(learned_text(d.train[1], encoder.tokenizer()), "aaaa");
+  EXPECT_EQ(d.report.source_cut, 2);
+  EXPECT_EQ(d.report.target_cut, 1);
+  EXPECT_EQ(d.report.overlong, 0);
+  o.train_on_source = true;
+  d = load_dataset(o, encoder);
+  EXPECT_EQ(learned_text(d.train[1], encoder.tokenizer()), "qaaaa");
+  EXPECT_EQ(d.report.source_cut, 2);
+}
+
 }  // namespace
 }  // namespace nibble::data

@@ -28,16 +28,7 @@ std::vector<Example> read(const std::vector<Json>& records, const std::vector<st
       }
     const std::string prompt = text_field(records[i], pair[0], sources[i]),
                       completion = text_field(records[i], pair[1], sources[i]);
-    if (options.has_chat_template) {
-      examples.push_back(conversation(Json::array({{{"role", "user"}, {"content", prompt}},
-                                                   {{"role", "assistant"}, {"content", completion}}}),
-                                      sources[i]));
-    } else {
-      Example e;
-      e.source = sources[i];
-      e.segments = {{prompt, false}, {completion, true}};
-      examples.push_back(std::move(e));
-    }
+    examples.push_back(prompt_and_completion(prompt, completion, sources[i], options));
   }
   return examples;
 }

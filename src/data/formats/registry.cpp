@@ -10,14 +10,16 @@ namespace nibble::data {
 
 // In the order in which records are asked: a layout comes before those that its records would also match.
 std::span<const DataFormat> data_formats() {
-  static const DataFormat table[] = {kMessages, kShareGpt,         kOasst1, kHhRlhf,
-                                     kAlpaca,   kPromptCompletion, kText};
+  static const DataFormat table[] = {kMessages,     kShareGpt, kOasst1,           kHhRlhf,        kGlue,
+                                     kSuperNi,      kFlan,     kUnnaturalFull,    kUnnaturalCore, kAlpaca,
+                                     kSelfInstruct, kLongForm, kPromptCompletion, kChip2,         kText};
   return table;
 }
 
 const DataFormat& choose_format(const Records& records, std::string_view name, const std::string& path) {
   std::vector<std::string> names;
   for (const DataFormat& f : data_formats()) names.emplace_back(f.name);
+  name = name.substr(0, name.find(':'));  // what follows is for the reader: "super_ni:2", "glue:rte"
   if (name != "auto") {
     for (const DataFormat& f : data_formats())
       if (name == f.name) return f;
@@ -50,6 +52,20 @@ std::string text_field(const Json& record, const char* key, const std::string& s
   require(record.contains(key), source, "has no \"{}\"", key);
   require(record[key].is_string(), source, "\"{}\" should be text, got {}", key, record[key].type_name());
   return record[key].get<std::string>();
+}
+
+Example prompt_and_completion(const std::string& prompt, std::string completion, const std::string& source,
+                              const FormatOptions& options) {
+  constexpr std::string_view kEnd = "<|endoftext|>";
+  if (completion.ends_with(kEnd)) completion.resize(completion.size() - kEnd.size());
+  if (options.has_chat_template)
+    return conversation(Json::array({{{"role", "user"}, {"content", prompt}},
+                                     {{"role", "assistant"}, {"content", completion}}}),
+                        source);
+  Example e;
+  e.source = source;
+  e.segments = {{prompt, false}, {completion, true}};
+  return e;
 }
 
 std::string optional_text(const Json& record, const char* key, const std::string& source) {
