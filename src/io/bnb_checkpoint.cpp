@@ -106,7 +106,7 @@ void write_weight(SafetensorsWriter& out, const CheckpointItem& item, const quan
   write_tensor(out, w.codes);
   if (w.double_quantized()) write_tensor(out, w.absmax_codes);
   quant::Weight named = w;
-  named.logical_dtype = item.dtype;
+  named.logical_dtype = kF32;  // what decoding gives: in bf16 every value would be rounded once more
   std::string state = bnb_quant_state(named);
   const int64_t size = parts_of(item).back().shape[0];
   require(static_cast<int64_t>(state.size()) <= size, where, "{}: a quant_state of {} bytes", item.name,

@@ -159,7 +159,22 @@ void check_pairs(const AdapterFile& file, const std::string& path) {
   }
 }
 
-Json config_json(const AdapterConfig& c) {
+// "all-linear" is written as the last names of the modules it meant, which needs no rule of a reader. A
+// regular expression is a string to PEFT; in a list it would be the name of a module.
+Json targets_json(const AdapterFile& file) {
+  const std::vector<std::string>& targets = file.config.target_modules;
+  if (targets.size() != 1) return targets;
+  if (targets[0] == "all-linear") {
+    std::set<std::string> names;
+    for (const AdapterPair& p : file.pairs) names.insert(p.module.substr(p.module.rfind('.') + 1));
+    return names;
+  }
+  if (targets[0].find_first_of("*+?^$()[]{}|\\") != std::string::npos) return targets[0];
+  return targets;
+}
+
+Json config_json(const AdapterFile& file) {
+  const AdapterConfig& c = file.config;
   const auto number = [](double v) {
     return v == std::floor(v) && std::abs(v) < 1e15 ? Json(static_cast<int64_t>(v)) : Json(v);
   };
@@ -172,7 +187,7 @@ Json config_json(const AdapterConfig& c) {
           {"lora_alpha", number(c.lora_alpha)},
           {"lora_dropout", c.lora_dropout},
           {"use_rslora", c.use_rslora},
-          {"target_modules", c.target_modules},
+          {"target_modules", targets_json(file)},
           {"rank_pattern", Json(c.rank_pattern)},
           {"alpha_pattern", alphas},
           {"bias", "none"},
@@ -270,7 +285,7 @@ void write_adapter(const std::string& directory, const AdapterFile& adapter) {
   if (target.has_parent_path()) make_directories(target.parent_path().string());
   const Staging staging(path);
   write_safetensors(staging.path + "/" + kWeights, tensors, {{"format", "pt"}});
-  write_file_atomic(staging.path + "/" + kConfig, config_json(adapter.config).dump(2) + "\n");
+  write_file_atomic(staging.path + "/" + kConfig, config_json(adapter).dump(2) + "\n");
   if (!adapter.manifest.is_null())
     write_file_atomic(staging.path + "/" + kManifest, adapter.manifest.dump(2) + "\n");
 

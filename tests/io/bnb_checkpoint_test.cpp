@@ -128,6 +128,23 @@ TEST(BnbCheckpointFile, SaysWhatTransformersNeeds) {
   EXPECT_EQ(codes, 14);
 }
 
+TEST(BnbCheckpointFile, DecodesToF32WhateverItIsComputedIn) {
+  TempDir dir;
+  auto items = tiny_items("nf4", true);
+  for (CheckpointItem& item : items)
+    if (item.format != nullptr) item.dtype = kBF16;
+  write_bnb_checkpoint(dir / "out", items, tiny_config(), "", {});
+  const auto file = SafetensorsFile::open(dir / "out/model.safetensors");
+  int64_t states = 0;
+  for (const auto& e : file.entries) {
+    if (e.name.find("quant_state") == std::string::npos) continue;
+    ++states;
+    const std::string state(reinterpret_cast<const char*>(e.data.data()), e.data.size());
+    EXPECT_EQ(parse_json(state, e.name)["dtype"], "float32") << e.name;
+  }
+  EXPECT_EQ(states, 14);
+}
+
 TEST(BnbCheckpointFile, RefusesWhatCannotBeLoaded) {
   TempDir dir;
   EXPECT_ERROR(write_bnb_checkpoint(dir / "a", tiny_items("e2m1", false), tiny_config(), "", {}),

@@ -77,6 +77,20 @@ TEST(PeftAdapter, ReplacesInsideARunDirectoryAndKeepsTheRest) {
   EXPECT_FALSE(fs::exists(dir / "run.tmp"));
 }
 
+TEST(PeftAdapter, TargetsAreWrittenAsPeftTakesThem) {
+  TempDir dir;
+  AdapterFile f = small_adapter();
+  const auto written = [&](const std::vector<std::string>& targets) {
+    f.config.target_modules = targets;
+    write_adapter(dir / "out", f);
+    return parse_json(get_file(dir / "out/adapter_config.json"), "config")["target_modules"];
+  };
+  EXPECT_EQ(written({"all-linear"}), Json::array({"q_proj", "v_proj"})) << "what it meant in this model";
+  EXPECT_EQ(written({R"(.*\.(q|v)_proj)"}), R"(.*\.(q|v)_proj)");
+  EXPECT_EQ(written({"q_proj"}), Json::array({"q_proj"}));
+  EXPECT_EQ(written({"q_proj", "v_proj"}), Json::array({"q_proj", "v_proj"}));
+}
+
 TEST(PeftAdapter, PatternsMatchAsPeftMatchesThem) {
   AdapterConfig c;
   c.r = 8;
