@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <set>
+#include <map>
 
 #include "backend/kernels/quantize.h"
 #include "base/file.h"
@@ -22,15 +22,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
+struct LinearLayer {
+  bool quantize;
+  nn::Stored stored;
+};
+
 // The linear layers, as the model itself says; it also checks every name and shape before anything is
 // written.
-std::set<std::string> linear_names(const io::ModelFiles& files) {
+std::map<std::string, LinearLayer> linear_layers(const io::ModelFiles& files) {
   const auto meta = make_meta_allocator();
   backend::Stream stream(*meta);
   const auto model = models::load_model(files, stream, {});
-  std::set<std::string> names;
-  model->visit_linears([&](nn::Linear& linear) { names.insert(linear.name() + ".weight"); });
-  return names;
+  std::map<std::string, LinearLayer> layers;
+  model->visit_linears([&](nn::Linear& linear) {
+    layers[linear.name() + ".weight"] = {!nn::is_output_head(linear.name()), linear.stored()};
+  });
+  return layers;
 }
 
 // Dense tensors keep f32 where the source has it and are bf16 otherwise, unless --dtype says which.
@@ -142,7 +149,7 @@ int run_quantize(const Arguments& arguments) {
   set_threads(static_cast<int>(threads));
 
   const io::ModelFiles files = io::open_model(path);
-  const std::set<std::string> linears = linear_names(files);
+  const std::map<std::string, LinearLayer> linears = linear_layers(files);
   const DType dense = dense_dtype(dtype, files);
   catch_interrupts();
   backend::Stream stream(host_allocator());
@@ -152,17 +159,23 @@ int run_quantize(const Arguments& arguments) {
   int64_t linear_values = 0, linear_bytes = 0;
   std::vector<io::CheckpointItem> items;
   for (const io::WeightInfo& info : files.weights->list()) {
-    const bool quantize = linears.contains(info.name) && is_linear(info);
+    const auto layer = linears.find(info.name);
+    const bool quantize = layer != linears.end() && layer->second.quantize;
+    // bitsandbytes holds what it quantizes as [out, in], also where the dense file has [in, out].
+    const bool turn =
+        quantize && layer->second.stored == nn::Stored::kInOut && files.weights->read(info.name).is_dense();
     io::CheckpointItem item{info.name,
-                            info.shape,
+                            turn ? Shape{info.shape[1], info.shape[0]} : info.shape,
                             quantize ? spec.format : nullptr,
                             dense,
                             quantize ? spec.block : 0,
                             quantize && spec.double_quant,
-                            {}};
-    item.make = [&, quantize, name = info.name] {
+                            {},
+                            layer != linears.end()};
+    item.make = [&, quantize, turn, name = info.name] {
       if (interrupted()) throw Interrupted("quantize", "stopped; nothing was left in " + out);
-      const quant::Weight w = files.weights->read(name);
+      const quant::Weight stored = files.weights->read(name);
+      const quant::Weight w = turn ? nn::transposed(stored, host_allocator(), name) : stored;
       quant::Weight held =
           backend::convert_weight(stream, w, quantize ? spec : quant::QuantizeSpec{}, dense, name);
       const WeightError error = measure_error(stream, w, held, name);

@@ -64,7 +64,8 @@ WeightError measure_error(backend::Stream& stream, const quant::Weight& original
 bool is_linear(const io::WeightInfo& info) {
   const std::string& n = info.name;
   return info.shape.rank() == 2 && n.ends_with(".weight") && n.find("embed") == std::string::npos &&
-         n.find("lm_head") == std::string::npos && n.find("norm") == std::string::npos;
+         n.find("lm_head") == std::string::npos && !n.ends_with(".wte.weight") &&
+         !n.ends_with(".wpe.weight") && n.find("norm") == std::string::npos;
 }
 
 }  // namespace nibble::cli

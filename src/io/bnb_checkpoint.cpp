@@ -145,7 +145,7 @@ Json quantization_config(const std::vector<CheckpointItem>& items) {
   }
   if (first == nullptr) return nullptr;
   for (const CheckpointItem& item : items)
-    if (is_dense(item) && item.shape.rank() == 2 && item.name.ends_with("_proj.weight"))
+    if (is_dense(item) && item.shape.rank() == 2 && (item.linear || item.name.ends_with("_proj.weight")))
       dense.insert(module_of(item.name));
   dense.insert("lm_head");
   const bool eight = is_int8(*first);

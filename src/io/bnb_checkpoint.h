@@ -20,6 +20,7 @@ struct CheckpointItem {
   int64_t block = 64;
   bool double_quant = false;
   std::function<quant::Weight()> make;  // called once, in order
+  bool linear = false;  // a product of the model: Transformers must be told of one that stays dense
 };
 
 // Writes model.safetensors (sharded with an index above `shard_bytes`), config.json with quantization_config,

@@ -230,7 +230,7 @@ ModelFiles open_hugging_face(const std::string& path) {
   std::vector<std::shared_ptr<const SafetensorsFile>> opened;
   for (const std::string& file : files.files)
     opened.push_back(std::make_shared<const SafetensorsFile>(SafetensorsFile::open(file)));
-  files.weights = std::make_shared<SafetensorsSource>(std::move(opened));
+  files.weights = with_canonical_names(std::make_shared<SafetensorsSource>(std::move(opened)), files.config);
   return files;
 }
 

@@ -62,7 +62,6 @@ void refuse_variants(const Json& c, const std::string& path) {
       {"use_qalora", "QALoRA"},
       {"use_bdlora", "BD-LoRA"},
       {"lora_bias", "a bias on lora_B"},
-      {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
       {"modules_to_save", "whole modules beside the pairs (modules_to_save)"},
       {"target_parameters", "pairs on bare parameters (target_parameters)"},
       {"trainable_token_indices", "trained token embeddings (trainable_token_indices)"},
@@ -109,6 +108,7 @@ AdapterConfig read_config(const Json& c, const std::string& path) {
   require(std::isfinite(out.lora_alpha) && out.lora_dropout >= 0 && out.lora_dropout < 1, path,
           "lora_alpha {} or lora_dropout {} cannot be", out.lora_alpha, out.lora_dropout);
   out.use_rslora = json_get<bool>(c, "use_rslora", false, path);
+  out.fan_in_fan_out = json_get<bool>(c, "fan_in_fan_out", false, path);
   out.rank_pattern = read_patterns<int64_t>(c, "rank_pattern", path);
   out.alpha_pattern = read_patterns<double>(c, "alpha_pattern", path);
   out.base_model = json_get<std::string>(c, "base_model_name_or_path", "", path);
@@ -191,7 +191,7 @@ Json config_json(const AdapterFile& file) {
           {"rank_pattern", Json(c.rank_pattern)},
           {"alpha_pattern", alphas},
           {"bias", "none"},
-          {"fan_in_fan_out", false},
+          {"fan_in_fan_out", c.fan_in_fan_out},
           {"modules_to_save", nullptr},
           {"layers_to_transform", nullptr},
           {"layers_pattern", nullptr},

@@ -18,6 +18,9 @@ struct AdapterConfig {
   double lora_alpha = 32;
   double lora_dropout = 0;
   bool use_rslora = false;
+  // PEFT's word for a base whose weights are stored as [in, out] (GPT-2). A and B are the same with and
+  // without it.
+  bool fan_in_fan_out = false;
   std::vector<std::string> target_modules;
   std::map<std::string, int64_t> rank_pattern;  // PEFT: regex of module path → rank
   std::map<std::string, double> alpha_pattern;

@@ -14,6 +14,11 @@ ModelFiles open_gguf_model(const std::string& path);
 // llama2.c's first layout ("version 0"): seven int32, then F32 tensors.
 ModelFiles open_llama2c(const std::string& path);
 
+// The same weights under the names of the family's language model (published GPT-2, BLOOM and OPT files lack
+// its prefix), without buffers such as masks.
+std::shared_ptr<const WeightSource> with_canonical_names(std::shared_ptr<const WeightSource> weights,
+                                                         const Json& config);
+
 // Throws Error{path}: `name` is not there; the nearest of `known` is suggested.
 [[noreturn]] void fail_missing(const std::string& path, const std::string& name,
                                const std::vector<WeightInfo>& known);

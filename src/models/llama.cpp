@@ -1,8 +1,9 @@
-#include "models/llama.h"
-
-#include <cmath>
-
-#include "autograd/recompute.h"
+// LLaMA and the families that differ from it by a switch (Touvron et al. 2023): Mistral (sliding window),
+// Qwen2 (biases on q, k, v), Qwen3 (norms of q and k), Phi-3 (fused products), Gemma 1 to 3 (scaled
+// embeddings, norms around zero, GEGLU; then norms on both sides of a sublayer, soft caps, windows in some
+// layers, which Gemma 3 turns with a base of their own).
+#include "models/blocks.h"
+#include "models/families.h"
 #include "models/llama_config.h"
 #include "nn/attention.h"
 #include "nn/mlp.h"
@@ -12,132 +13,121 @@
 namespace nibble::models {
 namespace {
 
-// One layer: h += attention(norm(h)); h += mlp(norm(h)).
+nn::Norm norm_at(const nn::Loader& w, const LlamaConfig& c) {
+  return nn::Norm::rms(w, c.width, c.norm_eps, c.norm_offset);
+}
+
+// One layer: h += attention(norm(h)); h += mlp(norm(h)); with `sandwich` each sublayer's result is normed
+// too.
 struct LlamaBlock {
   LlamaBlock(const nn::Loader& w, const LlamaConfig& c, int64_t layer)
-      : before_attention((w / "input_layernorm").path(), (w / "input_layernorm").vector("weight", c.width),
-                         c.norm_eps),
-        before_mlp((w / "post_attention_layernorm").path(),
-                   (w / "post_attention_layernorm").vector("weight", c.width), c.norm_eps) {
+      : before_attention(norm_at(w / "input_layernorm", c)),
+        before_mlp(norm_at(w / (c.sandwich ? "pre_feedforward_layernorm" : "post_attention_layernorm"), c)) {
+    if (c.sandwich) {
+      after_attention = norm_at(w / "post_attention_layernorm", c);
+      after_mlp = norm_at(w / "post_feedforward_layernorm", c);
+    }
     const nn::Loader a = w / "self_attn", m = w / "mlp";
     const int64_t q = c.heads * c.head_width, kv = c.kv_heads * c.head_width;
-    attention.q = (a / "q_proj").linear(c.width, q, c.qkv_bias);
-    attention.k = (a / "k_proj").linear(c.width, kv, c.qkv_bias);
-    attention.v = (a / "v_proj").linear(c.width, kv, c.qkv_bias);
+    if (c.fused) {
+      attention.fused = nn::FusedQkv::kInTurn;
+      attention.qkv = (a / "qkv_proj").linear(c.width, q + 2 * kv, c.qkv_bias);
+      mlp.gate_up = (m / "gate_up_proj").linear(c.width, 2 * c.feed_forward, c.mlp_bias);
+    } else {
+      attention.q = (a / "q_proj").linear(c.width, q, c.qkv_bias);
+      attention.k = (a / "k_proj").linear(c.width, kv, c.qkv_bias);
+      attention.v = (a / "v_proj").linear(c.width, kv, c.qkv_bias);
+      mlp.gate = (m / "gate_proj").linear(c.width, c.feed_forward, c.mlp_bias);
+      mlp.up = (m / "up_proj").linear(c.width, c.feed_forward, c.mlp_bias);
+    }
     attention.o = (a / "o_proj").linear(q, c.width, c.o_bias);
-    mlp.gate = (m / "gate_proj").linear(c.width, c.feed_forward, c.mlp_bias);
-    mlp.up = (m / "up_proj").linear(c.width, c.feed_forward, c.mlp_bias);
     mlp.down = (m / "down_proj").linear(c.feed_forward, c.width, c.mlp_bias);
+    mlp.activation = c.activation;
+    if (c.head_norms) {
+      attention.q_norm = nn::Norm::rms(a / "q_norm", c.head_width, c.norm_eps, c.norm_offset);
+      attention.k_norm = nn::Norm::rms(a / "k_norm", c.head_width, c.norm_eps, c.norm_offset);
+    }
     attention.args = {.heads = c.heads,
                       .kv_heads = c.kv_heads,
                       .head_width = c.head_width,
-                      .scale = 1.0f / std::sqrt(static_cast<float>(c.head_width)),
+                      .scale = c.score_scale,
                       .causal = true,
-                      .window = c.windows[static_cast<size_t>(layer)]};
+                      .window = c.windows[static_cast<size_t>(layer)],
+                      .softcap = c.score_cap};
   }
 
   Variable operator()(Context& cx, Variable h, const Tensor& cos_sin, const nn::SequenceInput& input,
                       nn::KvCache* cache, int64_t layer) const {
-    cx.layer = layer;
-    h = ops::add(cx, h, attention(cx, before_attention(cx, h), cos_sin, input, cache, layer));
-    return ops::add(cx, h, mlp(cx, before_mlp(cx, h)));
+    const auto after = [&](const nn::Norm& norm, const Variable& x) {
+      return norm.defined() ? norm(cx, x) : x;
+    };
+    h = ops::add(
+        cx, h, after(after_attention, attention(cx, before_attention(cx, h), cos_sin, input, cache, layer)));
+    return ops::add(cx, h, after(after_mlp, mlp(cx, before_mlp(cx, h))));
   }
 
-  std::vector<nn::Linear*> linears() {
-    return {&attention.q, &attention.k, &attention.v, &attention.o, &mlp.gate, &mlp.up, &mlp.down};
+  void list(Modules& modules) {
+    modules.add(before_attention);
+    nn::SelfAttention& a = attention;
+    for (nn::Linear* linear : {&a.q, &a.k, &a.v, &a.qkv, &a.o, &mlp.gate, &mlp.up, &mlp.gate_up, &mlp.down})
+      modules.add_defined(*linear);
+    modules.add(before_mlp);
+    for (nn::Norm* norm : {&a.q_norm, &a.k_norm, &after_attention, &after_mlp}) modules.add_defined(*norm);
   }
 
-  nn::RmsNorm before_attention, before_mlp;
+  nn::Norm before_attention, before_mlp, after_attention, after_mlp;
   nn::SelfAttention attention;
   nn::GatedMlp mlp;
 };
 
 class Llama : public CausalModel {
  public:
-  Llama(const nn::Loader& w, LlamaConfig c)
-      : config_(std::move(c)), rope_(config_.rope, w.stream().allocator()) {
+  Llama(const nn::Loader& w, LlamaConfig c) : config_(std::move(c)) {
     const nn::Loader m = w / "model";
+    for (const nn::RopeSpec& rope : config_.ropes) ropes_.emplace_back(rope, w.stream().allocator());
     embed_ = {"model.embed_tokens", (m / "embed_tokens").table("weight", config_.vocab, config_.width)};
     blocks_.reserve(static_cast<size_t>(config_.layers));
     for (int64_t i = 0; i < config_.layers; ++i) blocks_.emplace_back(m / "layers" / i, config_, i);
-    norm_ = {"model.norm", (m / "norm").vector("weight", config_.width), config_.norm_eps};
+    norm_ = norm_at(m / "norm", config_);
     if (!config_.tied_head)
       head_ = nn::Linear("lm_head", (w / "lm_head").table("weight", config_.vocab, config_.width), Tensor());
+    modules_.add(embed_);
+    for (LlamaBlock& block : blocks_) block.list(modules_);
+    modules_.add(norm_);
+    modules_.add_defined(head_);
   }
 
   const ModelConfig& config() const override { return config_; }
 
   Variable forward(Context& cx, const nn::SequenceInput& input, nn::KvCache* cache) const override {
-    const Tensor& cos_sin = rope_.covering(input.positions);
+    std::vector<Tensor> cos_sin;
+    for (nn::RopeTable& rope : ropes_) cos_sin.push_back(rope.covering(input.positions));
     Variable h = embed_.embed(cx, input.ids);
-    for (int64_t i = 0; i < config_.layers; ++i) {
-      const LlamaBlock& block = blocks_[static_cast<size_t>(i)];
-      if (cx.checkpointing != autograd::Checkpointing::kBlock || cache != nullptr) {
-        h = block(cx, h, cos_sin, input, cache, i);
-      } else {
-        h = autograd::recompute(cx, "llama_block",
-                                [&block, cos_sin, input, i](Context& c, const std::vector<Variable>& in) {
-                                  return block(c, in[0], cos_sin, input, nullptr, i);
-                                },
-                                {h});
-      }
+    if (config_.embedding_scale != 1) {
+      // Transformers holds the factor in the compute type.
+      const float f = config_.embedding_scale;
+      h = ops::scale(cx, h, cx.compute() == kBF16 ? to_float(to_bf16(f)) : f);
     }
-    cx.layer = -1;
+    h = run_blocks(cx, "llama_block", config_.layers, cache, h,
+                   [this, cos_sin, input, cache](Context& c, const Variable& x, int64_t i) {
+                     const auto layer = static_cast<size_t>(i);
+                     return blocks_[layer](c, x, cos_sin[config_.rope_of[layer]], input, cache, i);
+                   });
     return norm_(cx, h);
   }
 
   ops::LinearArgs head(const Context& cx, int64_t tokens) const override {
-    return config_.tied_head ? embed_.as_head() : head_.args(cx, tokens);
-  }
-
-  void visit_linears(const nn::LinearVisitor& visit) override {
-    for (LlamaBlock& block : blocks_)
-      for (nn::Linear* linear : block.linears()) visit(*linear);
-    if (!config_.tied_head) visit(head_);
-  }
-
-  void make_trainable(Allocator& allocator) override {
-    embed_.make_trainable(allocator);
-    visit_linears([&](nn::Linear& linear) { linear.make_trainable(allocator); });
-    visit_norms([](nn::RmsNorm& norm) { norm.make_trainable(); });
-  }
-
-  void visit_parameters(const std::function<void(Parameter&)>& visit) override {
-    const auto one = [&](Parameter* p) {
-      if (p != nullptr) visit(*p);
-    };
-    one(embed_.parameter());
-    visit_linears([&](nn::Linear& linear) {
-      one(linear.weight_parameter());
-      one(linear.bias_parameter());
-    });
-    visit_norms([&](nn::RmsNorm& norm) { one(norm.parameter()); });
-  }
-
-  void visit_weights(const std::function<void(const std::string&, const quant::Weight&)>& visit) override {
-    visit(embed_.name() + ".weight", embed_.weight());
-    visit_linears([&](nn::Linear& linear) {
-      visit(linear.name() + ".weight", linear.weight());
-      if (linear.has_bias()) visit(linear.name() + ".bias", quant::dense_weight(linear.bias()));
-    });
-    visit_norms(
-        [&](nn::RmsNorm& norm) { visit(norm.name() + ".weight", quant::dense_weight(norm.weight())); });
+    ops::LinearArgs args = config_.tied_head ? embed_.as_head() : head_.args(cx, tokens);
+    args.softcap = config_.logit_cap;
+    return args;
   }
 
  private:
-  void visit_norms(const std::function<void(nn::RmsNorm&)>& visit) {
-    for (LlamaBlock& block : blocks_) {
-      visit(block.before_attention);
-      visit(block.before_mlp);
-    }
-    visit(norm_);
-  }
-
   LlamaConfig config_;
-  mutable nn::RopeTable rope_;  // grows with the longest sequence seen
+  mutable std::vector<nn::RopeTable> ropes_;  // grow with the longest sequence seen
   nn::Table embed_;
   std::vector<LlamaBlock> blocks_;
-  nn::RmsNorm norm_;
+  nn::Norm norm_;
   nn::Linear head_;  // untied only
 };
 

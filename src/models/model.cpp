@@ -21,18 +21,14 @@ Tensor CausalModel::logits(Context& cx, const Variable& h, const Tensor& rows) c
             "rows of a stream with several adapters on the head cannot be picked; ask for all of them");
     branch.end = std::min(branch.end, picked.size(0));
   }
-  return ops::linear(cx, Variable(picked), args).value();
+  Tensor scores = ops::linear(cx, Variable(picked), args).value();
+  if (args.softcap > 0) backend::softcap(cx.stream(), scores, args.softcap, scores);
+  return scores;
 }
 
-int64_t CausalModel::weight_bytes() {
-  int64_t bytes = 0;
-  visit_weights([&](const std::string&, const quant::Weight& w) { bytes += w.stored_bytes(); });
-  return bytes;
-}
-
-double CausalModel::flops_per_token() {
+double CausalModel::flops_per_token() const {
   double flops = 0;
-  visit_linears([&](nn::Linear& linear) {
+  visit_linears([&](const nn::Linear& linear) {
     if (!nn::is_output_head(linear.name()))
       flops += 2.0 * static_cast<double>(linear.in_features()) * static_cast<double>(linear.out_features());
   });

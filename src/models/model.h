@@ -6,8 +6,8 @@
 #include <string>
 
 #include "io/weights.h"
+#include "models/modules.h"
 #include "nn/loader.h"
-#include "nn/lora.h"
 #include "nn/sequence.h"
 
 namespace nibble::models {
@@ -26,6 +26,9 @@ struct ModelConfig {
 
 class CausalModel {
  public:
+  CausalModel() = default;
+  CausalModel(const CausalModel&) = delete;
+  CausalModel& operator=(const CausalModel&) = delete;
   virtual ~CausalModel() = default;
   virtual const ModelConfig& config() const = 0;
 
@@ -37,20 +40,21 @@ class CausalModel {
   Tensor logits(Context& cx, const Variable& h, const Tensor& rows) const;
 
   // Every Linear that can carry an adapter, in checkpoint order.
-  virtual void visit_linears(const nn::LinearVisitor& visit) = 0;
+  void visit_linears(const nn::LinearVisitor& visit) const { modules_.visit_linears(visit); }
   // Full fine-tuning: every weight becomes a parameter (tied ones once).
-  virtual void make_trainable(Allocator& allocator) = 0;
-  virtual void visit_parameters(const std::function<void(Parameter&)>& visit) = 0;
-  // The dense weights under their checkpoint names (after full fine-tuning), for export.
-  virtual void visit_weights(
-      const std::function<void(const std::string& name, const quant::Weight&)>& visit) = 0;
-
+  void make_trainable(Allocator& allocator) { modules_.make_trainable(allocator); }
+  void visit_parameters(const Modules::ParameterVisitor& visit) const { modules_.visit_parameters(visit); }
+  // The weights under their checkpoint names, for export.
+  void visit_weights(const Modules::WeightVisitor& visit) const { modules_.visit_weights(visit); }
   // Bytes of all weights as they are held.
-  int64_t weight_bytes();
+  int64_t weight_bytes() const { return modules_.weight_bytes(); }
   // Multiply-adds ×2 of one token through all products (head apart), for limits and estimates.
-  double flops_per_token();
+  double flops_per_token() const;
 
   int64_t kv_width() const { return config().kv_heads * config().head_width; }
+
+ protected:
+  Modules modules_;  // filled by the family's constructor
 };
 
 // Reads config and weights. With a meta stream nothing but shapes is made: the plan's model.

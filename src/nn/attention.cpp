@@ -18,12 +18,37 @@ void put_rows(Context& cx, const Tensor& rows, const Tensor& target_rows, Tensor
   }
 }
 
+struct Projected {
+  Variable queries, keys, values;
+};
+
+Projected project(Context& cx, const SelfAttention& a, const Variable& x) {
+  if (a.fused == FusedQkv::kNo) return {a.q(cx, x), a.k(cx, x), a.v(cx, x)};
+  const Variable all = a.qkv(cx, x);
+  const int64_t K = a.args.head_width, q = a.args.heads * K, kv = a.args.kv_heads * K;
+  if (a.fused == FusedQkv::kByHead) {
+    const auto part = [&](int64_t i) {
+      return ops::columns(cx, all, {.groups = a.args.heads, .stride = 3 * K, .offset = i * K, .width = K});
+    };
+    return {part(0), part(1), part(2)};
+  }
+  const auto part = [&](int64_t begin, int64_t width) {
+    return ops::columns(cx, all, {.groups = 1, .stride = q + 2 * kv, .offset = begin, .width = width});
+  };
+  return {part(0, q), part(q, kv), part(q + kv, kv)};
+}
+
 }  // namespace
 
 Variable SelfAttention::operator()(Context& cx, const Variable& x, const Tensor& cos_sin,
                                    const SequenceInput& input, KvCache* cache, int64_t layer) const {
-  const Variable rotated_q = ops::rope(cx, q(cx, x), cos_sin, input.positions, args.head_width);
-  Variable keys = ops::rope(cx, k(cx, x), cos_sin, input.positions, args.head_width), values = v(cx, x);
+  auto [queries, keys, values] = project(cx, *this, x);
+  if (q_norm.defined()) queries = q_norm(cx, queries, args.heads);
+  if (k_norm.defined()) keys = k_norm(cx, keys, args.kv_heads);
+  if (cos_sin.defined()) {
+    queries = ops::rope(cx, queries, cos_sin, input.positions, args.head_width);
+    keys = ops::rope(cx, keys, cos_sin, input.positions, args.head_width);
+  }
   if (cache != nullptr) {
     auto& k_rows = cache->k[static_cast<size_t>(layer)];
     auto& v_rows = cache->v[static_cast<size_t>(layer)];
@@ -32,7 +57,7 @@ Variable SelfAttention::operator()(Context& cx, const Variable& x, const Tensor&
     keys = Variable(k_rows);
     values = Variable(v_rows);
   }
-  return o(cx, ops::attention(cx, rotated_q, keys, values, input.segments, args));
+  return o(cx, ops::attention(cx, queries, keys, values, input.segments, args));
 }
 
 }  // namespace nibble::nn

@@ -18,19 +18,24 @@ struct LoraPair {
   float dropout = 0;
 };
 
+// How a checkpoint stores a dense weight. It is held as [out, in] either way.
+enum class Stored : uint8_t { kOutIn, kInOut };
+
 class Linear {
  public:
   Linear() = default;
-  Linear(std::string name, quant::Weight weight, Tensor bias);
+  Linear(std::string name, quant::Weight weight, Tensor bias, Stored stored = Stored::kOutIn);
 
   // x [T, in] -> [T, out]; adapters as cx.adapters says.
   Variable operator()(Context& cx, const Variable& x) const;
   ops::LinearArgs args(const Context& cx, int64_t tokens) const;
 
+  bool defined() const { return weight_.defined(); }
   const std::string& name() const { return name_; }  // "model.layers.0.self_attn.q_proj"
   int64_t in_features() const { return weight_.cols(); }
   int64_t out_features() const { return weight_.rows(); }
   const quant::Weight& weight() const { return weight_; }
+  Stored stored() const { return stored_; }
   bool has_bias() const { return bias_.defined(); }
   const Tensor& bias() const { return bias_.value(); }  // F32 [out]; REQUIRES has_bias()
 
@@ -51,6 +56,7 @@ class Linear {
  private:
   std::string name_;
   quant::Weight weight_;
+  Stored stored_ = Stored::kOutIn;
   Variable bias_;
   Parameter weight_parameter_, bias_parameter_;
   std::map<int, LoraPair> adapters_;

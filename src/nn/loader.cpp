@@ -54,31 +54,67 @@ bool same_memory(const Weight& a, const Weight& b) {
   return a.dense.raw() == b.dense.raw() && a.codes.raw() == b.codes.raw() && a.blocks.raw() == b.blocks.raw();
 }
 
+void require_finite(backend::Stream& stream, const Weight& w, const std::string& name) {
+  if (stream.device() == Device::kMeta) return;
+  const int64_t row = find_nonfinite_row(stream, w);
+  require(row < 0, name,
+          "row {} holds a NaN or an infinity; the file is damaged or was saved by a run that diverged", row);
+}
+
 // As stored -> as held, checked. The file's pages may go when nothing of them is used any more.
 Weight convert(const io::ScopedWeights& weights, std::string_view name, const Shape& shape,
-               backend::Stream& stream, const quant::QuantizeSpec& spec, DType dense_dtype) {
-  const Weight stored = weights.read(name, shape);
+               backend::Stream& stream, const quant::QuantizeSpec& spec, DType dense_dtype,
+               Stored order = Stored::kOutIn) {
   const std::string full = weights.full(name);
-  if (stream.device() != Device::kMeta) {
-    const int64_t row = find_nonfinite_row(stream, stored);
-    require(row < 0, full,
-            "row {} holds a NaN or an infinity; the file is damaged or was saved by a run that diverged",
-            row);
-  }
   const MemoryGroup group(stream.allocator(), "weights");
-  Weight held = backend::convert_weight(stream, stored, spec, dense_dtype, full);
+  Weight stored, values;
+  const auto quantized = [&] { return weights.has(name) && !weights.source()->read(full).is_dense(); };
+  if (order == Stored::kInOut && !quantized()) {
+    stored = weights.read(name, {shape[1], shape[0]});
+    require_finite(stream, stored, full);
+    values = transposed(stored, stream.allocator(), full);
+  } else {
+    stored = values = weights.read(name, shape);
+    require_finite(stream, stored, full);
+  }
+  Weight held = backend::convert_weight(stream, values, spec, dense_dtype, full);
   if (!same_memory(stored, held)) weights.forget(name);
   return held;
 }
 
+template <class T>
+void transpose(const T* from, int64_t rows, int64_t cols, T* to) {
+  constexpr int64_t kTile = 32;
+  parallel_for(cols, kTile, [&](int64_t begin, int64_t end) {
+    for (int64_t r0 = 0; r0 < rows; r0 += kTile)
+      for (int64_t c = begin; c < end; ++c)
+        for (int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) to[c * rows + r] = from[r * cols + c];
+  });
+}
+
 }  // namespace
 
-Linear Loader::linear(int64_t in, int64_t out, bool bias) const {
+Weight transposed(const Weight& dense, Allocator& allocator, std::string_view name) {
+  require(dense.is_dense() && dense.shape.rank() == 2, name, "is {} {}; dense matrices can be turned",
+          dense.describe(), dense.shape.str());
+  const int64_t rows = dense.rows(), cols = dense.cols();
+  Tensor t = Tensor::empty(allocator, {cols, rows}, dense.dense.dtype(), name);
+  if (t.raw() == nullptr || dense.dense.raw() == nullptr) return quant::dense_weight(t);
+  if (dtype_bytes(t.dtype()) == 4)
+    transpose(reinterpret_cast<const uint32_t*>(dense.dense.raw()), rows, cols,
+              reinterpret_cast<uint32_t*>(t.raw()));
+  else
+    transpose(reinterpret_cast<const uint16_t*>(dense.dense.raw()), rows, cols,
+              reinterpret_cast<uint16_t*>(t.raw()));
+  return quant::dense_weight(t);
+}
+
+Linear Loader::linear(int64_t in, int64_t out, bool bias, Stored stored) const {
   require(bias || !weights_.has("bias"), weights_.full("bias"),
           "is in the file, but config.json says there is none");
-  Weight w = convert(weights_, "weight", {out, in}, stream_, options_.quantize, options_.dense_dtype);
+  Weight w = convert(weights_, "weight", {out, in}, stream_, options_.quantize, options_.dense_dtype, stored);
   if (options_.progress) options_.progress(weights_.full("weight"), w.stored_bytes());
-  return {path(), std::move(w), bias ? vector("bias", out) : Tensor()};
+  return {path(), std::move(w), bias ? vector("bias", out) : Tensor(), stored};
 }
 
 Weight Loader::table(std::string_view name, int64_t rows, int64_t cols) const {

@@ -13,6 +13,9 @@ struct LoadOptions {
   std::function<void(const std::string& name, int64_t done_bytes)> progress;  // may be empty
 };
 
+// The dense [in, out] matrix as [out, in], of the same type. On the meta device shapes alone.
+quant::Weight transposed(const quant::Weight& dense, Allocator& allocator, std::string_view name);
+
 class Loader {
  public:
   Loader(io::ScopedWeights weights, backend::Stream& stream, const LoadOptions& options)
@@ -22,7 +25,9 @@ class Loader {
 
   // "weight" (and "bias" when it exists and `bias` says so) of this path. On a meta stream only shapes are
   // made. Errors: a missing tensor, another shape, non-finite values (name and index given).
-  Linear linear(int64_t in, int64_t out, bool bias) const;
+  // Stored::kInOut: a dense one is stored as [in, out] (GPT-2's Conv1D); a quantized one never is, as
+  // bitsandbytes turns it.
+  Linear linear(int64_t in, int64_t out, bool bias, Stored stored = Stored::kOutIn) const;
   // A dense matrix that is never quantized to 4 bits (embedding, head); stored GGUF blocks are kept under
   // `stored`.
   quant::Weight table(std::string_view name, int64_t rows, int64_t cols) const;

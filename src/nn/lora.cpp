@@ -145,8 +145,10 @@ io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& vi
   io::AdapterFile file;
   file.config = config;
   visit([&](Linear& linear) {
-    if (LoraPair* pair = linear.adapter(id))
-      file.pairs.push_back({linear.name(), pair->a.variable.value(), pair->b.variable.value()});
+    LoraPair* pair = linear.adapter(id);
+    if (pair == nullptr) return;
+    file.pairs.push_back({linear.name(), pair->a.variable.value(), pair->b.variable.value()});
+    if (linear.stored() == Stored::kInOut) file.config.fan_in_fan_out = true;
   });
   return file;
 }

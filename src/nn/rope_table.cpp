@@ -73,22 +73,27 @@ RopeSpec RopeSpec::from_config(const Json& config, int64_t dims, int64_t max_pos
   const auto type = json_get<std::string>(scaling, "rope_type",
                                           json_get<std::string>(scaling, "type", "default", kWhere), kWhere);
   if (type == "default") return s;
+  const auto factor_list = [&](const char* name) {
+    auto list = json_get<std::vector<double>>(scaling, name, kWhere);
+    require(static_cast<int64_t>(list.size()) == dims / 2, kWhere, "{} rope {} for {} rotary pairs",
+            list.size(), name, dims / 2);
+    for (const double f : list)
+      require(std::isfinite(f) && f > 0, kWhere, "a rope factor should be positive, got {}", f);
+    return list;
+  };
   if (type == "factors") {
     s.kind = RopeKind::kFactors;
-    s.factors = json_get<std::vector<double>>(scaling, "factors", kWhere);
-    require(static_cast<int64_t>(s.factors.size()) == dims / 2, kWhere, "{} rope factors for {} rotary pairs",
-            s.factors.size(), dims / 2);
-    for (const double f : s.factors)
-      require(std::isfinite(f) && f > 0, kWhere, "a rope factor should be positive, got {}", f);
+    s.factors = factor_list("factors");
     return s;
   }
-  s.kind = type == "linear"    ? RopeKind::kLinear
-           : type == "dynamic" ? RopeKind::kDynamic
-           : type == "llama3"  ? RopeKind::kLlama3
-           : type == "yarn"    ? RopeKind::kYarn
-                               : RopeKind::kDefault;
+  s.kind = type == "linear"                     ? RopeKind::kLinear
+           : type == "dynamic"                  ? RopeKind::kDynamic
+           : type == "llama3"                   ? RopeKind::kLlama3
+           : type == "yarn"                     ? RopeKind::kYarn
+           : type == "longrope" || type == "su" ? RopeKind::kLongRope
+                                                : RopeKind::kDefault;
   require(s.kind != RopeKind::kDefault, kWhere,
-          "unknown rope_type \"{}\"; known are default, linear, dynamic, llama3, yarn", type);
+          "unknown rope_type \"{}\"; known are default, linear, dynamic, llama3, yarn, longrope", type);
   s.original_max_positions = number("original_max_position_embeddings",
                                     json_get<double>(config, "original_max_position_embeddings",
                                                      static_cast<double>(max_positions), kWhere));
@@ -102,6 +107,15 @@ RopeSpec RopeSpec::from_config(const Json& config, int64_t dims, int64_t max_pos
   require(s.low_freq_factor > 0 && s.high_freq_factor > s.low_freq_factor, kWhere,
           "high_freq_factor should be above low_freq_factor, got {} and {}", s.high_freq_factor,
           s.low_freq_factor);
+  if (s.kind == RopeKind::kLongRope) {
+    s.factors = factor_list("short_factor");
+    s.long_factors = factor_list("long_factor");
+    require(s.original_max_positions > 1, kWhere, "original_max_position_embeddings is {}",
+            s.original_max_positions);
+    s.attention_factor =
+        number("attention_factor",
+               s.factor <= 1 ? 1 : std::sqrt(1 + std::log(s.factor) / std::log(s.original_max_positions)));
+  }
   if (s.kind == RopeKind::kYarn) {
     s.beta_fast = number("beta_fast", 32);
     s.beta_slow = number("beta_slow", 1);
@@ -113,6 +127,16 @@ RopeSpec RopeSpec::from_config(const Json& config, int64_t dims, int64_t max_pos
                                        : yarn_scale(s.factor, 1));
   }
   return s;
+}
+
+double partial_rotary_factor(const Json& config, double otherwise) {
+  constexpr const char* kKey = "partial_rotary_factor";
+  double part = json_get<double>(config, kKey, otherwise, kWhere);
+  for (const char* place : {"rope_scaling", "rope_parameters"})
+    if (config.contains(place) && config[place].is_object())
+      part = json_get<double>(config[place], kKey, part, kWhere);
+  require(part > 0 && part <= 1, kWhere, "{} should be above 0 and at most 1, got {}", kKey, part);
+  return part;
 }
 
 std::vector<float> RopeSpec::frequencies(int64_t length) const {
@@ -129,6 +153,9 @@ std::vector<float> RopeSpec::frequencies(int64_t length) const {
     f[i] = 1.0f / static_cast<float>(std::pow(base, static_cast<double>(exponent)));
     if (kind == RopeKind::kLinear) f[i] = static_cast<float>(f[i] / factor);
     if (kind == RopeKind::kFactors) f[i] = static_cast<float>(f[i] / factors[i]);
+    if (kind == RopeKind::kLongRope)
+      f[i] = static_cast<float>(
+          f[i] / (static_cast<double>(length) > original_max_positions ? long_factors[i] : factors[i]));
   }
   if (kind == RopeKind::kLlama3) apply_llama3(*this, f);
   if (kind == RopeKind::kYarn) apply_yarn(*this, f);
@@ -145,8 +172,13 @@ const Tensor& RopeTable::covering(const Tensor& positions) {
   const auto* p = positions.data<int32_t>();
   const int64_t end = int64_t{*std::max_element(p, p + positions.numel())} + 1;
   // Dynamic scaling is a function of the sequence's own length, so it also goes back when shorter ones
-  // follow.
-  const int64_t length = spec_.kind == RopeKind::kDynamic ? std::max(end, spec_.max_positions) : length_;
+  // follow; longrope asks only whether it is beyond the original context.
+  int64_t length = length_;
+  if (spec_.kind == RopeKind::kDynamic) length = std::max(end, spec_.max_positions);
+  if (spec_.kind == RopeKind::kLongRope) {
+    const auto original = static_cast<int64_t>(spec_.original_max_positions);
+    length = end > original ? original + 1 : original;
+  }
   if (end > table_.size(0) || length != length_) build(std::max(table_.size(0), end + end / 2), length);
   return table_;
 }

@@ -6,7 +6,10 @@
 //   dynamic  theta grows with the length of the sequence beyond the model's context    (NTK, bloc97 2023)
 //   llama3   low frequencies divided by factor, a smooth band between  (Llama 3.1)
 //   yarn     per-dimension ramp between f_i and f_i / factor, and a factor on cos and sin   (Peng et al.
-//   2023) factors  f_i / factors[i], given one by one                        (a GGUF file's rope_freqs)
+//   2023)
+//   longrope f_i / short_i, or f_i / long_i where a stream's longest sequence is beyond the original context,
+//   and a factor on cos and sin (Ding et al. 2024)
+//   factors  f_i / factors[i], given one by one (a GGUF file's rope_freqs)
 #pragma once
 #include <vector>
 
@@ -15,7 +18,7 @@
 
 namespace nibble::nn {
 
-enum class RopeKind : uint8_t { kDefault, kLinear, kDynamic, kLlama3, kYarn, kFactors };
+enum class RopeKind : uint8_t { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongRope, kFactors };
 
 struct RopeSpec {
   RopeKind kind = RopeKind::kDefault;
@@ -26,7 +29,8 @@ struct RopeSpec {
          attention_factor = 1;
   double original_max_positions = 0;
   bool truncate = true;
-  std::vector<double> factors;
+  std::vector<double> factors;       // longrope: the short ones
+  std::vector<double> long_factors;  // longrope
 
   // From rope_theta, rope_scaling (or rope_parameters) of a config.json. Errors: Error{"config.json"} for an
   // unknown rope_type (the known ones are listed) and for values that make no sense.
@@ -34,6 +38,10 @@ struct RopeSpec {
   // Frequencies for sequences of up to `length` tokens, f32 [n / 2].
   std::vector<float> frequencies(int64_t length) const;
 };
+
+// The share of a head that turns: "partial_rotary_factor" wherever a config has it, else `otherwise`. Errors:
+// outside (0, 1].
+double partial_rotary_factor(const Json& config, double otherwise);
 
 // cos_sin F32 [positions, n] as backend/kernels/rope.h reads it; grows when a longer sequence comes.
 class RopeTable {
@@ -49,7 +57,7 @@ class RopeTable {
   RopeSpec spec_;
   Allocator* allocator_ = nullptr;
   Tensor table_;
-  int64_t length_ = 0;  // dynamic: the sequence length that the frequencies are for
+  int64_t length_ = 0;  // dynamic, longrope: the sequence length that the frequencies are for
 };
 
 }  // namespace nibble::nn

@@ -70,7 +70,8 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
   Tensor loss = cx.empty({1}, kF32, "head.loss"), losses = cx.empty({n}, kF32, "head.token_losses");
   Tensor hc = cx.empty({capacity, width}, h.dtype(), "head.h"),
          logits = cx.empty({capacity, vocab}, kF32, "head.logits");
-  Tensor narrow, dhc, dh;
+  Tensor narrow, dhc, dh, capped;
+  if (gradient && head.softcap > 0) capped = cx.empty({capacity, vocab}, kF32, "head.capped_logits");
   if (gradient && product != kF32) narrow = cx.empty({capacity, vocab}, product, "head.dlogits");
   if (wants_dh) {
     dhc = cx.empty({capacity, width}, h.dtype(), "head.dh_chunk");
@@ -98,8 +99,12 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
       lora.down(x.rows(first, last), lora.xa.rows(first, last), static_cast<uint64_t>(begin));
       lora.up(lora.xa.rows(first, last), scores.rows(first, last));
     }
+    if (head.softcap > 0) backend::softcap(stream, scores, head.softcap, scores);
+    Tensor kept = capped ? capped.rows(0, m) : Tensor();
+    if (kept) backend::accumulate(stream, scores, kept, false);
     backend::cross_entropy(stream, scores, labels.rows(begin, begin + m), weight, gradient, token_losses);
     if (!gradient) continue;
+    if (kept) backend::softcap_backward(stream, scores, kept, head.softcap, scores);
 
     Tensor dy = scores;
     if (narrow) {

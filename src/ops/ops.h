@@ -1,14 +1,14 @@
 // Operations of a model: shape check, forward, what backward needs, backward, one per file (ops/<name>.cpp).
-// Each takes the Context first, returns its result, and records itself only where something is differentiated.
-// Letters: T tokens of the stream, D width, H query heads, G key heads, K head width, F feed-forward,
-// V vocabulary, R rank.
-// Errors: Error{op name} with the shapes that disagree.
+// Each takes the Context first, returns its result, and records itself only where something is
+// differentiated. Letters: T tokens of the stream, D width, H query heads, G key heads, K head width, F
+// feed-forward, V vocabulary, R rank. Errors: Error{op name} with the shapes that disagree.
 #pragma once
 #include <memory>
 #include <vector>
 
 #include "autograd/context.h"
 #include "backend/kernels/attention.h"
+#include "backend/kernels/elementwise.h"
 #include "quant/weight.h"
 
 namespace nibble::ops {
@@ -16,15 +16,29 @@ namespace nibble::ops {
 using autograd::Backward;
 using autograd::Context;
 using autograd::Variable;
+using backend::Activation;
+using backend::Columns;
 
 // y = a + b.
 Variable add(Context& cx, const Variable& a, const Variable& b);
 
-// RMSNorm over the last dimension; w [D] is constant or a parameter.
-Variable rms_norm(Context& cx, const Variable& x, const Variable& w, float eps);
+// y = factor · x.
+Variable scale(Context& cx, const Variable& x, float factor);
 
-// silu(gate) · up.
-Variable swiglu(Context& cx, const Variable& gate, const Variable& up);
+// RMSNorm over the last dimension; w [D] is constant or a parameter, to which `offset` is added (Gemma: 1).
+// With heads > 1 each row of x [T, heads · D] is that many vectors, each normed by itself (Qwen3's q and k).
+Variable rms_norm(Context& cx, const Variable& x, const Variable& w, float eps, float offset = 0,
+                  int64_t heads = 1);
+
+// LayerNorm over the last dimension; w and b [D] are constants or parameters.
+Variable layer_norm(Context& cx, const Variable& x, const Variable& w, const Variable& b, float eps);
+
+// f(x), and the gated f(gate) · up.
+Variable activation(Context& cx, const Variable& x, Activation f);
+Variable gated(Context& cx, const Variable& gate, const Variable& up, Activation f);
+
+// Some columns of x, see backend/kernels/elementwise.h: q, k or v of a fused product.
+Variable columns(Context& cx, const Variable& x, const Columns& columns);
 
 // Inverted dropout; identity unless cx.training. `stream` names the layer.
 Variable dropout(Context& cx, const Variable& x, float p, uint64_t stream);
@@ -60,6 +74,7 @@ struct LinearArgs {
   Variable bias;  // [out], constant or parameter; may be undefined
   std::vector<LoraBranch> lora;
   bool f32_output = false;  // y is F32 whatever the compute type (logits)
+  float softcap = 0;        // of an output head: head_cross_entropy() caps the logits (kernels/elementwise.h)
 };
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args);
 // The same from plain products of f32 tensors: what linear() must equal, in values and gradients.

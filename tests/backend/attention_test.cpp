@@ -1,3 +1,4 @@
+#include <array>
 #include "tests/backend/kernel_cases.h"
 
 namespace nibble::backend {
@@ -31,7 +32,7 @@ struct Naive {
 };
 
 Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dout) {
-  const auto [heads, kv_heads, width, scale, causal, window] = c.args;
+  const auto [heads, kv_heads, width, scale, causal, window, softcap, alibi] = c.args;
   const auto fq = floats_of(q), fk = floats_of(k), fv = floats_of(v), fd = floats_of(dout);
   Naive n{std::vector<double>(fq.size()), std::vector<double>(static_cast<size_t>(c.q_rows * heads)),
           std::vector<double>(fq.size()), std::vector<double>(fk.size()), std::vector<double>(fk.size())};
@@ -46,13 +47,23 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
           return static_cast<size_t>(((begin + j) * kv_heads + h / (heads / kv_heads)) * width);
         };
         const auto width_z = static_cast<size_t>(width);
-        std::vector<double> p(static_cast<size_t>(last + 1));
+        std::vector<double> p(static_cast<size_t>(last + 1)), through(p.size(), 1.0);
         double high = -1e300, sum = 0, delta = 0;
         for (int64_t j = first; j <= last; ++j) {
           double dot = 0;
           for (size_t x = 0; x < width_z; ++x) dot += static_cast<double>(fq[at_q + x]) * fk[at_k(j) + x];
-          p[static_cast<size_t>(j)] = dot * scale;
-          high = std::max(high, dot * scale);
+          double& score = p[static_cast<size_t>(j)];
+          score = dot * scale;
+          if (softcap > 0) {
+            const double t = std::tanh(score / softcap);
+            score = softcap * t;
+            through[static_cast<size_t>(j)] = 1 - t * t;
+          }
+          // The slopes of three heads: those of two, then every other one of four.
+          if (alibi)
+            score += std::array{1.0 / 16, 1.0 / 256, 0.25}[static_cast<size_t>(h)] *
+                     static_cast<double>(j - (nk - nq + i));
+          high = std::max(high, score);
         }
         for (int64_t j = first; j <= last; ++j)
           sum += p[static_cast<size_t>(j)] = std::exp(p[static_cast<size_t>(j)] - high);
@@ -65,7 +76,8 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
         for (int64_t j = first; j <= last; ++j) {
           double dp = 0;
           for (size_t x = 0; x < width_z; ++x) dp += static_cast<double>(fd[at_q + x]) * fv[at_k(j) + x];
-          const double pj = p[static_cast<size_t>(j)], ds = pj * (dp - delta) * scale;
+          const double pj = p[static_cast<size_t>(j)],
+                       ds = pj * (dp - delta) * scale * through[static_cast<size_t>(j)];
           for (size_t x = 0; x < width_z; ++x) {
             n.dq[at_q + x] += ds * fk[at_k(j) + x];
             n.dk[at_k(j) + x] += ds * fq[at_q + x];
@@ -119,6 +131,14 @@ TEST(Attention, SegmentsMasksWindowsAndGroups) {
   on_every_target([&] {
     for (const Case& c : cases)
       for (const DType t : kFloats) check(c, t);
+    for (Case c : {make_case({{0, 70, 0, 70}, {70, 1, 70, 9}, {75, 33, 80, 33}}, 3, 1, 16, true, 0),
+                   make_case({{0, 120, 0, 330}}, 3, 3, 40, true, 31)})
+      for (const float cap : {0.0f, 1.5f})
+        for (const bool alibi : {false, true}) {
+          c.args.softcap = cap;
+          c.args.alibi = alibi;
+          check(c, kF32);
+        }
   });
 }
 

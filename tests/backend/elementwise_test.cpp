@@ -115,8 +115,8 @@ TEST(Elementwise, SwigluFollowsItsFormula) {
     const Tensor up = random_tensor({n}, tg, 2), dy = random_tensor({n}, ty, 3);
     const auto g = doubles_of(gate), u = doubles_of(up), d = doubles_of(dy);
     Guarded out = guarded({n}, to, 4);
-    swiglu(stream, gate, up, out.tensor);
-    out.expect_untouched("swiglu");
+    gated(stream, gate, up, Activation::kSilu, out.tensor);
+    out.expect_untouched("gated");
     for (const bool more : {false, true}) {
       Guarded dgate = guarded({n}, to, 5), dup = guarded({n}, kF32, 6);
       auto want_gate = doubles_of(dgate.tensor), want_up = doubles_of(dup.tensor), want = want_up;
@@ -126,8 +126,8 @@ TEST(Elementwise, SwigluFollowsItsFormula) {
         want_gate[i] = (more ? want_gate[i] : 0) + d[i] * u[i] * (s + g[i] * s * (1 - s));
         want_up[i] = (more ? want_up[i] : 0) + d[i] * g[i] * s;
       }
-      expect_near(out.tensor, want, 4e-7, "swiglu");
-      swiglu_backward(stream, dy, gate, up, dgate.tensor, more, dup.tensor, more);
+      expect_near(out.tensor, want, 4e-7, "gated");
+      gated_backward(stream, dy, gate, up, Activation::kSilu, dgate.tensor, more, dup.tensor, more);
       dgate.expect_untouched("dgate");
       dup.expect_untouched("dup");
       expect_near(dgate.tensor, want_gate, 4e-7, "dgate");
@@ -145,10 +145,10 @@ TEST(Elementwise, SwigluGradientsMayReplaceTheirInputsOrBeUnwanted) {
       Guarded dgate = guarded({51}, t, 4), dup = guarded({51}, t, 5), over_gate = guarded(gate),
               over_up = guarded(up);
       Tensor none;
-      swiglu_backward(stream, dy, gate, up, dgate.tensor, false, none, false);
-      swiglu_backward(stream, dy, gate, up, none, false, dup.tensor, false);
-      swiglu_backward(stream, dy, over_gate.tensor, over_up.tensor, over_gate.tensor, false, over_up.tensor,
-                      false);
+      gated_backward(stream, dy, gate, up, Activation::kSilu, dgate.tensor, false, none, false);
+      gated_backward(stream, dy, gate, up, Activation::kSilu, none, false, dup.tensor, false);
+      gated_backward(stream, dy, over_gate.tensor, over_up.tensor, Activation::kSilu, over_gate.tensor, false,
+                     over_up.tensor, false);
       EXPECT_EQ(bytes_of(over_gate.tensor), bytes_of(dgate.tensor));
       EXPECT_EQ(bytes_of(over_up.tensor), bytes_of(dup.tensor));
     }
@@ -161,8 +161,78 @@ TEST(Elementwise, SwigluLetsNanAndInfinityThrough) {
     const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     const Tensor gate = tensor_of({nan, inf, 1, 1}, {4}, kF32), up = tensor_of({1, 1, nan, inf}, {4}, kF32);
     Guarded out({4}, kF32);
-    swiglu(stream, gate, up, out.tensor);
+    gated(stream, gate, up, Activation::kSilu, out.tensor);
     for (const float x : floats_of(out.tensor)) EXPECT_FALSE(std::isfinite(x));
+  });
+}
+
+// Value and slope in f64, from the definitions.
+std::pair<double, double> activated(Activation f, double z) {
+  const double density = std::exp(-z * z / 2) / std::sqrt(2 * M_PI), phi = std::erfc(-z / std::sqrt(2.0)) / 2;
+  const double a = std::sqrt(2 / M_PI), t = std::tanh(a * (z + 0.044715 * z * z * z)),
+               s = 1 / (1 + std::exp(-z));
+  switch (f) {
+    case Activation::kRelu:
+      return {std::max(z, 0.0), z > 0};
+    case Activation::kGelu:
+      return {z * phi, phi + z * density};
+    case Activation::kGeluTanh:
+      return {z / 2 * (1 + t), (1 + t) / 2 + z / 2 * (1 - t * t) * a * (1 + 3 * 0.044715 * z * z)};
+    case Activation::kSilu:
+      break;
+  }
+  return {z * s, s + z * s * (1 - s)};
+}
+
+TEST(Elementwise, ActivationsFollowTheirFormulas) {
+  Stream stream(host_allocator());
+  on_every_case([&](int64_t n, DType tx, DType to, DType ty) {
+    for (const Activation f :
+         {Activation::kRelu, Activation::kGelu, Activation::kGeluTanh, Activation::kSilu}) {
+      SCOPED_TRACE(static_cast<int>(f));
+      Tensor x = random_tensor({n}, tx, 1);
+      if (tx == kF32)  // from far below to far above zero
+        for (int64_t i = 0; i < n; ++i) x.data<float>()[i] *= i % 7 == 0 ? 9.0f : 2.0f;
+      const Tensor dy = random_tensor({n}, ty, 2);
+      const auto z = doubles_of(x), d = doubles_of(dy);
+      Guarded out = guarded({n}, to, 3), dx = guarded({n}, to, 4);
+      auto want = doubles_of(out.tensor), want_dx = doubles_of(dx.tensor);
+      for (size_t i = 0; i < z.size(); ++i) {
+        const auto [value, slope] = activated(f, z[i]);
+        want[i] = value;
+        want_dx[i] += d[i] * slope;
+      }
+      activation(stream, x, f, out.tensor);
+      activation_backward(stream, dy, x, f, dx.tensor, true);
+      out.expect_untouched("activation");
+      dx.expect_untouched("activation_backward");
+      expect_near(out.tensor, want, 1e-6, "value");
+      expect_near(dx.tensor, want_dx, 2e-6, "slope");
+    }
+  });
+}
+
+TEST(Elementwise, SoftcapFollowsItsFormula) {
+  Stream stream(host_allocator());
+  on_every_target([&] {
+    for (const float cap : {0.5f, 30.0f}) {
+      const Tensor x = random_tensor({77}, kF32, 1), dy = random_tensor({77}, kF32, 2);
+      for (int64_t i = 0; i < 77; ++i) x.data<float>()[i] *= std::pow(10.0f, static_cast<float>(i % 5) - 2);
+      const auto fx = doubles_of(x), fd = doubles_of(dy);
+      Guarded y = guarded({77}, kF32, 3), dx = guarded({77}, kF32, 4);
+      std::vector<double> want, want_dx;
+      for (size_t i = 0; i < fx.size(); ++i) {
+        const double t = std::tanh(fx[i] / static_cast<double>(cap));
+        want.push_back(static_cast<double>(cap) * t);
+        want_dx.push_back(fd[i] * (1 - t * t));
+      }
+      softcap(stream, x, cap, y.tensor);
+      softcap_backward(stream, dy, y.tensor, cap, dx.tensor);
+      y.expect_untouched("softcap");
+      dx.expect_untouched("softcap_backward");
+      expect_near(y.tensor, want, 1e-6, "y");
+      expect_near(dx.tensor, want_dx, 2e-6, "dx");
+    }
   });
 }
 
@@ -241,9 +311,9 @@ TEST(Elementwise, SameBytesOnEveryInstructionSetAndForAnyThreads) {
     std::string all;
     add(stream, a, b, out);
     all += bytes_of(out);
-    swiglu(stream, a, up, wide);
+    gated(stream, a, up, Activation::kSilu, wide);
     all += bytes_of(wide);
-    swiglu_backward(stream, b, a, up, wide, true, out, false);
+    gated_backward(stream, b, a, up, Activation::kSilu, wide, true, out, false);
     all += bytes_of(wide) + bytes_of(out);
     scale(stream, a, 0.7f, wide, true);
     all += bytes_of(wide);

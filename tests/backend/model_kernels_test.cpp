@@ -20,7 +20,10 @@ TEST(RmsNorm, FollowsItsFormula) {
             SCOPED_TRACE(fmt::format("{} x {}, {} {}", rows, n, dtype_name(tx), dtype_name(tw)));
             const Tensor x = random_tensor({rows, n}, tx, 1), w = random_tensor({n}, tw, 2),
                          dy = random_tensor({rows, n}, tx, 3);
-            const auto fx = doubles_of(x), fw = doubles_of(w), fd = doubles_of(dy);
+            const float offset = rows == 5 ? 1 : 0;
+            auto fw = doubles_of(w);
+            const auto fx = doubles_of(x), fd = doubles_of(dy);
+            for (double& v : fw) v += static_cast<double>(offset);
             Guarded y = guarded({rows, n}, tx, 4), rstd = guarded({rows}, kF32, 5),
                     dx = guarded({rows, n}, kF32, 6), dw = guarded({n}, kF32, 7);
             const auto nz = static_cast<size_t>(n);
@@ -39,15 +42,15 @@ TEST(RmsNorm, FollowsItsFormula) {
                 want_dw[i] += fd[r * nz + i] * fx[r * nz + i] * s;
               }
             }
-            rms_norm(stream, x, w, 1e-2f, y.tensor, rstd.tensor);
-            rms_norm_backward(stream, dy, x, w, rstd.tensor, dx.tensor, true, dw.tensor, true);
+            rms_norm(stream, x, w, 1e-2f, offset, y.tensor, rstd.tensor);
+            rms_norm_backward(stream, dy, x, w, offset, rstd.tensor, dx.tensor, true, dw.tensor, true);
             for (const Guarded* g : {&y, &rstd, &dx, &dw}) g->expect_untouched("rms_norm");
             expect_near(y.tensor, want_y, 2e-6, "y");
             expect_near(dx.tensor, want_dx, 2e-5, "dx");
             expect_near(dw.tensor, want_dw, 2e-6, "dw");
             Guarded fresh = guarded({rows, n}, tx, 8);
             Tensor none;
-            rms_norm_backward(stream, dy, x, w, rstd.tensor, fresh.tensor, false, none, false);
+            rms_norm_backward(stream, dy, x, w, offset, rstd.tensor, fresh.tensor, false, none, false);
             const auto old = floats_of(guarded({rows, n}, kF32, 6).tensor);
             for (size_t i = 0; i < want_dx.size(); ++i) want_dx[i] -= old[i];
             expect_near(fresh.tensor, want_dx, 2e-5, "dx, written");
@@ -63,10 +66,66 @@ TEST(RmsNorm, SameBytesForAnyThreads) {
     Tensor y = Tensor::empty(host_allocator(), {1000, 65}, kBF16, "y"),
            rstd = Tensor::empty(host_allocator(), {1000}, kF32, "r");
     Tensor dw = Tensor::empty(host_allocator(), {65}, kF32, "dw");
-    rms_norm(stream, x, w, 1e-5f, y, rstd);
+    rms_norm(stream, x, w, 1e-5f, 0, y, rstd);
     std::string all = bytes_of(y);
-    rms_norm_backward(stream, dy, x, w, rstd, y, false, dw, false);
+    rms_norm_backward(stream, dy, x, w, 0, rstd, y, false, dw, false);
     return all + bytes_of(y) + bytes_of(dw);
+  });
+}
+
+TEST(LayerNorm, FollowsItsFormula) {
+  Stream stream(host_allocator());
+  on_every_target([&] {
+    for (const int64_t rows : {0, 1, 5, 130})
+      for (const int64_t n : {1, 3, 8, 17, 64, 100})
+        for (const DType tx : kFloats) {
+          SCOPED_TRACE(fmt::format("{} x {}, {}", rows, n, dtype_name(tx)));
+          // Far from zero: the variance must come from distances to the mean.
+          Tensor x = random_tensor({rows, n}, tx, 1);
+          if (tx == kF32)
+            for (int64_t i = 0; i < x.numel(); ++i) x.data<float>()[i] += 30;
+          const Tensor w = random_tensor({n}, kF32, 2), b = random_tensor({n}, kF32, 9),
+                       dy = random_tensor({rows, n}, tx, 3);
+          const auto fx = doubles_of(x), fw = doubles_of(w), fb = doubles_of(b), fd = doubles_of(dy);
+          Guarded y = guarded({rows, n}, tx, 4), mean = guarded({rows}, kF32, 5),
+                  rstd = guarded({rows}, kF32, 5), dx = guarded({rows, n}, kF32, 6),
+                  dw = guarded({n}, kF32, 7), db = guarded({n}, kF32, 8);
+          const auto nz = static_cast<size_t>(n);
+          const double nd = static_cast<double>(n);
+          auto want_dx = doubles_of(dx.tensor), want_dw = doubles_of(dw.tensor),
+               want_db = doubles_of(db.tensor);
+          std::vector<double> want_y(fx.size());
+          for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
+            double m = 0, variance = 0, g = 0, gx = 0;
+            for (size_t i = 0; i < nz; ++i) m += fx[r * nz + i] / nd;
+            for (size_t i = 0; i < nz; ++i) variance += std::pow(fx[r * nz + i] - m, 2) / nd;
+            const double s = 1 / std::sqrt(variance + 1e-2);
+            for (size_t i = 0; i < nz; ++i) {
+              g += fd[r * nz + i] * fw[i] / nd;
+              gx += fd[r * nz + i] * fw[i] * (fx[r * nz + i] - m) * s / nd;
+            }
+            for (size_t i = 0; i < nz; ++i) {
+              const double normal = (fx[r * nz + i] - m) * s;
+              want_y[r * nz + i] = normal * fw[i] + fb[i];
+              want_dx[r * nz + i] += s * (fd[r * nz + i] * fw[i] - g - normal * gx);
+              want_dw[i] += fd[r * nz + i] * normal;
+              want_db[i] += fd[r * nz + i];
+            }
+          }
+          layer_norm(stream, x, w, b, 1e-2f, y.tensor, mean.tensor, rstd.tensor);
+          layer_norm_backward(stream, dy, x, w, mean.tensor, rstd.tensor, dx.tensor, true, dw.tensor, true,
+                              db.tensor, true);
+          for (const Guarded* t : {&y, &mean, &rstd, &dx, &dw, &db}) t->expect_untouched("layer_norm");
+          expect_near(y.tensor, want_y, 1e-5, "y");  // 30 has an ulp of 2e-6
+          expect_near(dx.tensor, want_dx, 1e-4, "dx");
+          expect_near(dw.tensor, want_dw, 1e-5, "dw");
+          expect_near(db.tensor, want_db, 2e-6, "db");
+          Guarded fresh = guarded({rows, n}, tx, 8), db_alone = guarded({n}, kF32, 8);
+          Tensor none;
+          layer_norm_backward(stream, dy, x, w, mean.tensor, rstd.tensor, fresh.tensor, false, none, false,
+                              db_alone.tensor, true);
+          EXPECT_EQ(bytes_of(db_alone.tensor), bytes_of(db.tensor));
+        }
   });
 }
 

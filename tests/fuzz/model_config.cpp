@@ -16,5 +16,6 @@ FUZZ_TARGET(model_config) {
   nibble::fuzz::put(directory + "/config.json", bytes);
   const auto files = nibble::io::open_model(directory);
   const auto config = nibble::models::read_llama_config(files.config);
-  if (config.head_width <= 1 << 16) (void)config.rope.frequencies(4096);
+  for (const auto& rope : config.ropes)
+    if (config.head_width <= 1 << 16) (void)rope.frequencies(4096);
 }

@@ -260,7 +260,7 @@ TEST_P(BadConfig, IsAnErrorThatSaysSo) {
 INSTANTIATE_TEST_SUITE_P(
     Keys, BadConfig,
     testing::Values(Bad{"num_key_value_heads", 3, "3 key/value heads do not divide 4 attention heads"},
-                    Bad{"hidden_act", "gelu", "hidden_act \"gelu\" is not supported"},
+                    Bad{"hidden_act", "quick_gelu", "hidden_act \"quick_gelu\" is not supported"},
                     Bad{"head_dim", 15, "an even head width, got 15"},
                     Bad{"hidden_size", -64, "\"hidden_size\" should be positive"},
                     Bad{"hidden_size", "64", "\"hidden_size\" should be a whole number"},

@@ -82,40 +82,127 @@ inline OpCase add_case(int64_t rows, int64_t cols) {
           .flops = static_cast<double>(rows * cols)};
 }
 
-inline OpCase rms_norm_case(int64_t rows, int64_t width) {
+// Rows of `heads` vectors of `width`.
+inline OpCase rms_norm_case(int64_t rows, int64_t width, int64_t heads = 1, float offset = 0) {
   constexpr double kEps = 1e-3;
-  return {
-      .name = fmt::format("rms_norm_{}x{}", rows, width),
-      .inputs = {{{rows, width}}, {{width}, true}},
-      .op = [](Context& cx, const auto& in) { return rms_norm(cx, in[0], in[1], static_cast<float>(kEps)); },
-      .formula =
-          [rows, width](const Values& v) {
-            std::vector<double> y = v[0];
-            for (int64_t t = 0; t < rows; ++t) {
-              double squares = 0;
-              for (int64_t i = 0; i < width; ++i)
-                squares +=
-                    v[0][static_cast<size_t>(t * width + i)] * v[0][static_cast<size_t>(t * width + i)];
-              const double r = 1 / std::sqrt(squares / static_cast<double>(width) + static_cast<float>(kEps));
-              for (int64_t i = 0; i < width; ++i)
-                y[static_cast<size_t>(t * width + i)] *= r * v[1][static_cast<size_t>(i)];
-            }
-            return y;
-          },
-      .flops = 4.0 * static_cast<double>(rows * width)};
+  return {.name = fmt::format("rms_norm_{}x{}{}", rows, width, heads > 1 ? "_heads" : ""),
+          .inputs = {{{rows, heads * width}}, {{width}, true}},
+          .op =
+              [=](Context& cx, const auto& in) {
+                return rms_norm(cx, in[0], in[1], static_cast<float>(kEps), offset, heads);
+              },
+          .formula =
+              [=](const Values& v) {
+                std::vector<double> y = v[0];
+                for (int64_t t = 0; t < rows * heads; ++t) {
+                  double squares = 0;
+                  for (int64_t i = 0; i < width; ++i) squares += std::pow(v[0][size_t(t * width + i)], 2);
+                  const double r =
+                      1 / std::sqrt(squares / static_cast<double>(width) + static_cast<float>(kEps));
+                  for (int64_t i = 0; i < width; ++i)
+                    y[size_t(t * width + i)] *= r * (static_cast<double>(offset) + v[1][size_t(i)]);
+                }
+                return y;
+              },
+          .flops = 4.0 * static_cast<double>(rows * heads * width)};
 }
 
-inline OpCase swiglu_case(int64_t rows, int64_t width) {
-  return {.name = fmt::format("swiglu_{}x{}", rows, width),
-          .inputs = {{{rows, width}, false, true, 3}, {{rows, width}}},
-          .op = [](Context& cx, const auto& in) { return swiglu(cx, in[0], in[1]); },
+inline OpCase layer_norm_case(int64_t rows, int64_t width) {
+  constexpr double kEps = 1e-3;
+  return {.name = fmt::format("layer_norm_{}x{}", rows, width),
+          .inputs = {{{rows, width}}, {{width}, true}, {{width}, true}},
+          .op = [](Context& cx,
+                   const auto& in) { return layer_norm(cx, in[0], in[1], in[2], static_cast<float>(kEps)); },
           .formula =
-              [](const Values& v) {
+              [rows, width](const Values& v) {
+                std::vector<double> y = v[0];
+                for (int64_t t = 0; t < rows; ++t) {
+                  double mean = 0, variance = 0;
+                  for (int64_t i = 0; i < width; ++i)
+                    mean += v[0][size_t(t * width + i)] / static_cast<double>(width);
+                  for (int64_t i = 0; i < width; ++i)
+                    variance += std::pow(v[0][size_t(t * width + i)] - mean, 2) / static_cast<double>(width);
+                  const double r = 1 / std::sqrt(variance + static_cast<float>(kEps));
+                  for (int64_t i = 0; i < width; ++i)
+                    y[size_t(t * width + i)] =
+                        (v[0][size_t(t * width + i)] - mean) * r * v[1][size_t(i)] + v[2][size_t(i)];
+                }
+                return y;
+              },
+          .f32 = 4e-6,
+          .flops = 7.0 * static_cast<double>(rows * width)};
+}
+
+inline double activated(Activation f, double z) {
+  switch (f) {
+    case Activation::kRelu:
+      return std::max(z, 0.0);
+    case Activation::kGelu:
+      return z / 2 * std::erfc(-z / std::sqrt(2.0));
+    case Activation::kGeluTanh:
+      return z / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
+    case Activation::kSilu:
+      break;
+  }
+  return z / (1 + std::exp(-z));
+}
+inline const char* activation_name(Activation f) {
+  constexpr const char* kNames[] = {"relu", "gelu", "gelu_tanh", "silu"};
+  return kNames[static_cast<int>(f)];
+}
+
+inline OpCase activation_case(int64_t rows, int64_t width, Activation f) {
+  return {.name = fmt::format("activation_{}", activation_name(f)),
+          .inputs = {{{rows, width}, false, true, 2}},
+          .op = [f](Context& cx, const auto& in) { return activation(cx, in[0], f); },
+          .formula =
+              [f](const Values& v) {
+                std::vector<double> y = v[0];
+                for (double& x : y) x = activated(f, x);
+                return y;
+              },
+          .flops = 8.0 * static_cast<double>(rows * width)};
+}
+
+inline OpCase gated_case(int64_t rows, int64_t width, Activation f) {
+  return {.name = fmt::format("gated_{}", activation_name(f)),
+          .inputs = {{{rows, width}, false, true, 3}, {{rows, width}}},
+          .op = [f](Context& cx, const auto& in) { return gated(cx, in[0], in[1], f); },
+          .formula =
+              [f](const Values& v) {
                 std::vector<double> y(v[0].size());
-                for (size_t i = 0; i < y.size(); ++i) y[i] = v[0][i] / (1 + std::exp(-v[0][i])) * v[1][i];
+                for (size_t i = 0; i < y.size(); ++i) y[i] = activated(f, v[0][i]) * v[1][i];
                 return y;
               },
           .flops = 6.0 * static_cast<double>(rows * width)};
+}
+
+inline OpCase scale_case(int64_t rows, int64_t cols, float factor) {
+  return {.name = "scale",
+          .inputs = {{{rows, cols}}},
+          .op = [factor](Context& cx, const auto& in) { return scale(cx, in[0], factor); },
+          .formula =
+              [factor](const Values& v) {
+                std::vector<double> y = v[0];
+                for (double& x : y) x *= static_cast<double>(factor);
+                return y;
+              },
+          .flops = static_cast<double>(rows * cols)};
+}
+
+inline OpCase columns_case(const std::string& name, int64_t rows, int64_t width, const Columns& c) {
+  return {.name = "columns_" + name,
+          .inputs = {{{rows, width}}},
+          .op = [c](Context& cx, const auto& in) { return columns(cx, in[0], c); },
+          .formula =
+              [=](const Values& v) {
+                std::vector<double> y;
+                for (int64_t t = 0; t < rows; ++t)
+                  for (int64_t g = 0; g < c.groups; ++g)
+                    for (int64_t i = 0; i < c.width; ++i)
+                      y.push_back(v[0][size_t(t * width + g * c.stride + c.offset + i)]);
+                return y;
+              }};
 }
 
 // What dropout keeps, as the kernel says it: the formula is about scaling and gradients.
@@ -171,8 +258,10 @@ inline OpCase rope_case(int64_t tokens, int64_t heads, int64_t dims) {
           .flops = 3.0 * static_cast<double>(tokens * heads * kWidth)};
 }
 
+// slopes: ALiBi's of each head, where args say that there are such.
 inline OpCase attention_case(const std::string& name, int64_t tq, int64_t tk,
-                             const std::vector<int32_t>& segments, const backend::AttentionArgs& a) {
+                             const std::vector<int32_t>& segments, const backend::AttentionArgs& a,
+                             const std::vector<double>& slopes = {}) {
   const auto n = static_cast<int64_t>(segments.size()) / 4;
   double pairs = 0;
   for (int64_t s = 0; s < n; ++s) pairs += double(segments[size_t(4 * s + 1)]) * segments[size_t(4 * s + 3)];
@@ -200,7 +289,11 @@ inline OpCase attention_case(const std::string& name, int64_t tq, int64_t tk,
                         for (int64_t c = 0; c < K; ++c)
                           dot += v[0][size_t((q0 + i) * wq + h * K + c)] *
                                  v[1][size_t((k0 + j) * wk + g * K + c)];
-                        p.push_back(std::exp(dot * static_cast<double>(a.scale)));
+                        double score = dot * static_cast<double>(a.scale);
+                        const auto cap = static_cast<double>(a.softcap);
+                        if (cap > 0) score = cap * std::tanh(score / cap);
+                        if (a.alibi) score += slopes[size_t(h)] * static_cast<double>(j - last);
+                        p.push_back(std::exp(score));
                         total += p.back();
                       }
                       for (int64_t j = first; j <= last; ++j)
@@ -306,7 +399,7 @@ inline OpCase linear_case(const std::string& name, const char* format, int64_t t
 // inputs: h, bias, A, B over the whole stream, and the head's weight when trainable.
 inline OpCase head_case(const std::string& name, int64_t tokens, int64_t width, int64_t vocab, int64_t chunk,
                         const std::vector<int32_t>& rows, const std::vector<int32_t>& labels, bool trainable,
-                        float drop = 0) {
+                        float drop = 0, float softcap = 0) {
   const auto weight = frozen("f32", vocab, width);
   const auto n = static_cast<int64_t>(rows.size());
   const float factor = 0.25f;
@@ -322,6 +415,7 @@ inline OpCase head_case(const std::string& name, int64_t tokens, int64_t width, 
             *held = trainable ? quant::dense_weight(v.back().value()) : *weight;
             LinearArgs args{
                 .weight = held.get(), .trainable = trainable ? v[4] : Variable(), .bias = v[1], .lora = {}};
+            args.softcap = softcap;
             args.lora.push_back({v[2], v[3], 0.5f, drop, 40, 0, tokens});
             return head_cross_entropy(cx, v[0], args, r, l, factor, chunk).loss;
           },
@@ -341,6 +435,9 @@ inline OpCase head_case(const std::string& name, int64_t tokens, int64_t width, 
             add_product(y, v[0], trainable ? v[4] : decoded(*weight), 0, tokens, width, vocab, 1);
             add_product(xa, u, v[2], 0, tokens, width, 2, 1);
             add_product(y, xa, v[3], 0, tokens, 2, vocab, 0.5);
+            const auto cap = static_cast<double>(softcap);
+            if (cap > 0)
+              for (double& x : y) x = cap * std::tanh(x / cap);
             double loss = 0;
             for (size_t i = 0; i < rows.size(); ++i) {
               if (labels[i] < 0) continue;
@@ -364,11 +461,29 @@ inline std::vector<OpCase> op_cases() {
   window.window = 3;
   full.causal = false;
   one.kv_heads = 4;
+  backend::AttentionArgs six = gqa, eight = gqa, capped = gqa, both = window;
+  six.heads = 6;  // no power of two: the four slopes of four heads, then the odd ones of eight
+  eight.heads = 8;
+  six.alibi = eight.alibi = both.alibi = true;
+  capped.softcap = 0.7f;
+  both.softcap = 2;
   return {
       add_case(5, 7),
       rms_norm_case(5, 24),
       rms_norm_case(70, 3),
-      swiglu_case(6, 9),
+      rms_norm_case(9, 5, 3, 1),
+      layer_norm_case(5, 24),
+      layer_norm_case(70, 3),
+      activation_case(6, 9, Activation::kRelu),
+      activation_case(6, 9, Activation::kGelu),
+      activation_case(6, 9, Activation::kGeluTanh),
+      activation_case(6, 9, Activation::kSilu),
+      gated_case(6, 9, Activation::kSilu),
+      gated_case(6, 9, Activation::kGeluTanh),
+      gated_case(6, 9, Activation::kGelu),
+      scale_case(5, 7, 3.25f),
+      columns_case("by_head", 35, 24, {.groups = 2, .stride = 12, .offset = 4, .width = 4}),
+      columns_case("in_turn", 5, 24, {.groups = 1, .stride = 24, .offset = 16, .width = 8}),
       dropout_case(9, 11, 0.3f),
       rope_case(7, 3, 6),
       rope_case(7, 2, 4),
@@ -378,6 +493,13 @@ inline std::vector<OpCase> op_cases() {
       attention_case("cross", 6, 10, {0, 2, 0, 7, 2, 4, 7, 3}, full),
       attention_case("after_a_prefix", 5, 12, {0, 2, 0, 6, 2, 3, 6, 6}, gqa),
       attention_case("rows_in_no_segment", 8, 8, {1, 3, 1, 3, 5, 2, 5, 2}, gqa),
+      attention_case("alibi_six_heads", 13, 13, {0, 5, 0, 5, 5, 8, 5, 8}, six,
+                     {0.25, 1.0 / 16, 1.0 / 64, 1.0 / 256, 0.5, 0.125}),
+      attention_case("alibi_eight_heads_after_a_prefix", 9, 16, {0, 2, 0, 6, 2, 7, 6, 10}, eight,
+                     {0.5, 0.25, 0.125, 1.0 / 16, 1.0 / 32, 1.0 / 64, 1.0 / 128, 1.0 / 256}),
+      attention_case("softcap", 13, 13, {0, 5, 0, 5, 5, 8, 5, 8}, capped),
+      attention_case("softcap_alibi_window", 11, 11, {0, 11, 0, 11}, both,
+                     {0.25, 1.0 / 16, 1.0 / 64, 1.0 / 256}),
       embedding_case(6, 5, {3, 1, 3, 0, 5}),
       linear_case("f32", "f32", 20, 12, 10, 3, {}, 0, false),
       linear_case("nf4_lora", "nf4", 20, 12, 10, 3, {{0, 20}}, 0, false),
@@ -389,6 +511,7 @@ inline std::vector<OpCase> op_cases() {
       head_case("one_chunk", 7, 8, 11, 16, {0, 2, 6}, {4, 10, 0}, false),
       head_case("chunks", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, -1, 0, 7, 7}, false),
       head_case("dropout", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, -1, 0, 7, 7}, false, 0.25f),
+      head_case("softcap", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, -1, 0, 7, 7}, false, 0, 1.5f),
       head_case("trainable", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, 2, 0, 7, 7}, true)};
 }
 

@@ -56,7 +56,7 @@ TEST_F(Together, SharedGradientsDoNotShareMemory) {
   autograd::Tape tape;
   cx.set_tape(&tape);
   const Variable a = leaf({2, 3}, 1), b = leaf({2, 3}, 2), c(tensor({2, 3}, 1, 3));
-  const Variable other = swiglu(cx, a, c);
+  const Variable other = gated(cx, a, c, Activation::kSilu);
   const Variable y = add(cx, add(cx, a, b), other);
   const Tensor dy = tensor({2, 3}, 1, 4);
   const std::vector<float> expected(dy.data<float>(), dy.data<float>() + 6);
@@ -83,7 +83,8 @@ TEST_F(Together, RecomputeIsExactWithDropoutInputsAndNesting) {
       const Variable n = rms_norm(c, in[0], norm, 1e-5f);
       const Variable k = linear(c, in[1], keys);
       const Variable h =
-          add(c, in[0], attention(c, linear(c, n, project), k, swiglu(c, k, k), segments, args));
+          add(c, in[0],
+              attention(c, linear(c, n, project), k, gated(c, k, k, Activation::kSilu), segments, args));
       return add(c, h, linear(c, dropout(c, h, 0.1f, 3), project));
     };
     const autograd::Block outer = [&](Context& c, const std::vector<Variable>& in) {

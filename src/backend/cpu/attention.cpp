@@ -16,6 +16,7 @@
 #define HWY_TARGET_INCLUDE "backend/cpu/attention.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
+#include "backend/cpu/attention_scores-inl.h"
 #include "backend/cpu/exp-inl.h"
 #include "backend/cpu/gemm-inl.h"
 
@@ -110,6 +111,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const AttentionArgs& a = f.args;
   const int64_t K = a.head_width, H = a.heads, rows = item.count, panel = gemm_panel_width();
   const int64_t kv_head = item.head / (H / a.kv_heads);
+  const AdjustScores adjust(a, item.head);
   const float* keys = packed_at(f, f.keys, item.segment, kv_head, K);
   const float* values = packed_at(f, f.values, item.segment, kv_head, padded_width(K));
   const int64_t ld_s = kKeyBlock + 16, ld_o = (K + 15) / 16 * 16 + 16;
@@ -137,6 +139,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
         std::fill_n(row, count, 0.0f);
         continue;
       }
+      if (adjust.any()) adjust_row(adjust, row, count, k0 - s.position(item.begin + i));
       const float higher = std::max(high[i], max_of_row(row, from, to));
       if (higher > high[i] && total[i] != 0) {
         const float shrink = std::exp(high[i] - higher);
@@ -181,6 +184,10 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
     });
     scores[j] = hn::GetLane(hn::SumOfLanes(d, dot)) * a.scale;
     high = std::max(high, scores[j]);
+  }
+  if (const AdjustScores adjust(a, item.head); adjust.any() && first < end) {
+    adjust_row(adjust, scores + first, end - first, first - s.position(item.begin));
+    high = max_of_row(scores, first, end);
   }
   const float total = first < end ? softmax_row(scores + first, end - first, 0, end - first, high) : 0.0f;
   std::fill_n(sum, K, 0.0f);

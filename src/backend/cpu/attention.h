@@ -1,6 +1,8 @@
 // What the forward and backward of attention share: which keys a query sees, and the division of work.
 #pragma once
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <vector>
 
 #include "backend/kernels/attention.h"
@@ -10,6 +12,8 @@ namespace nibble::backend::cpu {
 struct Segment {
   int64_t q_begin, q_count, k_begin, k_count;
 
+  // Where query i stands among the segment's keys.
+  int64_t position(int64_t i) const { return k_count - q_count + i; }
   // Keys [first_key, end_key) of the segment that its query i sees.
   int64_t end_key(int64_t i, const AttentionArgs& args) const {
     return args.causal ? std::clamp<int64_t>(k_count - q_count + i + 1, 0, k_count) : k_count;
@@ -20,6 +24,14 @@ struct Segment {
     return std::max<int64_t>(0, last - args.window + 1);
   }
 };
+
+// ALiBi's slope of one head.
+inline float alibi_slope(int64_t head, int64_t heads) {
+  const auto lower = static_cast<double>(std::bit_floor(static_cast<uint64_t>(heads)));
+  const auto h = static_cast<double>(head);
+  const double power = h < lower ? (h + 1) / lower : (2 * (h - lower) + 1) / (2 * lower);
+  return static_cast<float>(std::exp2(-8 * power));
+}
 
 inline std::vector<Segment> read_segments(const Tensor& segments) {
   const int32_t* s = segments.data<int32_t>();

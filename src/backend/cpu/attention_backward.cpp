@@ -14,6 +14,7 @@
 #define HWY_TARGET_INCLUDE "backend/cpu/attention_backward.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
+#include "backend/cpu/attention_scores-inl.h"
 #include "backend/cpu/exp-inl.h"
 #include "backend/cpu/gemm-inl.h"
 
@@ -72,12 +73,13 @@ void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const
 
 // p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`.
 HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows,
-                                      int64_t key, int64_t keys, const QueryTile& t, float* p, float* dp,
-                                      int64_t ld) {
+                                      int64_t key, int64_t keys, const AdjustScores& adjust,
+                                      const QueryTile& t, float* p, float* dp, int64_t ld) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const bool whole = key >= s.first_key(query + rows - 1, a) && key + keys <= s.end_key(query, a);
   const auto scale = hn::Set(d, a.scale);
+  const bool adjusts = adjust.any();
   for (int64_t j = 0; j < keys; ++j, p += ld, dp += ld) {
     // Queries [first, end) of the tile see this key.
     int64_t first = 0, end = rows;
@@ -86,8 +88,13 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
       while (end > first && s.first_key(query + end - 1, a) > key + j) --end;
     }
     for (int64_t i = 0; i < rows; i += lanes) {  // rows are padded to whole vectors
-      auto e = exp_f32(d, hn::Sub(hn::LoadU(d, p + i), hn::LoadU(d, t.lse + i)));
-      auto ds = hn::Mul(hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i))), scale);
+      auto score = hn::LoadU(d, p + i), slope = scale;
+      if (adjusts) {
+        score = adjust(d, score, static_cast<float>(key + j - s.position(query + i)), -1.0f, &slope);
+        slope = hn::Mul(slope, scale);
+      }
+      auto e = exp_f32(d, hn::Sub(score, hn::LoadU(d, t.lse + i)));
+      auto ds = hn::Mul(hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i))), slope);
       if (i < first || i + lanes > end) {
         const auto index = hn::Iota(d, static_cast<float>(i));
         const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
@@ -130,6 +137,7 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
   float* p = local_buffer(LocalSlot::kD, 2 * kKeyTile * ld);
   float* dp = p + kKeyTile * ld;
   float* ds = local_buffer(LocalSlot::kE, kKeyTile * (kQueryTile + 6) + 16);
+  const AdjustScores adjust(a, item.head);
   float* dk = f.dk_sums + (f.offsets[item.segment] * H + item.head * n) * K;
   float* dv = f.dv_sums + (f.offsets[item.segment] * H + item.head * n) * K;
   std::fill_n(dk, n * K, 0.0f);
@@ -145,7 +153,7 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
                                    panel * K, false, p, ld);
       gemm_block<RowsOfA::kPacked>(keys, rows, K, 1.0f, v_rows + j0 * K, kGemmRows * K, t.do_columns,
                                    panel * K, false, dp, ld);
-      softmax_backward_tile(s, a, i0, rows, j0, keys, t, p, dp, ld);
+      softmax_backward_tile(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld);
       gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, p, ld, t.do_rows, rows * panel, true, dv + j0 * K,
                                      K);
       gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, dp, ld, t.q_rows, rows * panel, true, dk + j0 * K,

@@ -24,24 +24,37 @@ void scale(Stream&, const Tensor& x, float factor, Tensor& out, bool accumulate)
 // reduce.cpp
 void sum_rows(Stream&, const Tensor& x, Tensor& out, bool accumulate);
 void sum_of_squares(Stream&, const Tensor& x, Tensor& out);
-// swiglu.cpp
-void swiglu(Stream&, const Tensor& gate, const Tensor& up, Tensor& out);
-void swiglu_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate,
-                     bool accumulate_gate, Tensor& dup, bool accumulate_up);
+// activation.cpp, gated.cpp
+void activation(Stream&, const Tensor& x, Activation f, Tensor& out);
+void activation_backward(Stream&, const Tensor& dy, const Tensor& x, Activation f, Tensor& dx,
+                         bool accumulate);
+void softcap(Stream&, const Tensor& x, float cap, Tensor& out);
+void softcap_backward(Stream&, const Tensor& dy, const Tensor& y, float cap, Tensor& dx);
+void gated(Stream&, const Tensor& gate, const Tensor& up, Activation f, Tensor& out);
+void gated_backward(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Activation f,
+                    Tensor& dgate, bool accumulate_gate, Tensor& dup, bool accumulate_up);
 // dropout.cpp
 void dropout(Stream&, const Tensor& x, float p, uint64_t seed, uint64_t stream_id, Tensor& out,
              bool accumulate);
 // rows.cpp
 void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
 void scatter_add_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
+void take_columns(Stream&, const Tensor& x, Columns columns, Tensor& part);
+void add_columns(Stream&, const Tensor& part, Columns columns, Tensor& x);
 void embedding(Stream&, const Tensor& ids, const quant::Weight& w, Tensor& out);
 void embedding_backward(Stream&, const Tensor& dy, const Tensor& ids, Tensor& dw);
 // matmul.cpp
 void matmul(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args);
 // norm.cpp
-void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, Tensor& y, Tensor& rstd);
-void rms_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
-                       Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw);
+void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, float offset, Tensor& y, Tensor& rstd);
+void rms_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tensor& w, float offset,
+                       const Tensor& rstd, Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw);
+// layer_norm.cpp
+void layer_norm(Stream&, const Tensor& x, const Tensor& w, const Tensor& b, float eps, Tensor& y,
+                Tensor& mean, Tensor& rstd);
+void layer_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& mean,
+                         const Tensor& rstd, Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw,
+                         Tensor& db, bool accumulate_db);
 // rope.cpp
 void rope(Stream&, const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width,
           int direction, Tensor& out);

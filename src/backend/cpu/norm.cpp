@@ -14,10 +14,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
-void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y, const Tensor& rstd,
-                   int64_t begin, int64_t end) {
+void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, float offset, const Tensor& y,
+                   const Tensor& rstd, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
   const int64_t n = x.shape().last();
+  const auto plus = hn::Set(d, offset);
   float* inverse = rstd.data<float>();
   with_float(x.dtype(), "rms_norm", [&](auto tx) HWY_ATTR {
     with_float(w.dtype(), "rms_norm", [&](auto tw) HWY_ATTR {
@@ -34,32 +35,33 @@ void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, const Tensor& y,
         inverse[r] = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(n) + eps);
         const auto s = hn::Set(d, inverse[r]);
         for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
-          at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), at.load(d, pw)), py);
+          at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), hn::Add(at.load(d, pw), plus)), py);
         });
       }
     });
   });
 }
 
-// dx = rstd (dy w - x rstd² mean(dy w x));  sums [n] += dy x rstd, or null.
+// dx = rstd (dy w - x rstd² mean(dy w x)), w with its offset;  sums [n] += dy x rstd, or null.
 template <class Y, class X, class W, class DX>
-void backward_rows(const Y* dy, const X* x, const W* w, const float* rstd, DX* dx, bool accumulate,
-                   float* sums, int64_t n, int64_t begin, int64_t end) {
+void backward_rows(const Y* dy, const X* x, const W* w, float offset, const float* rstd, DX* dx,
+                   bool accumulate, float* sums, int64_t n, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
+  const auto plus = hn::Set(d, offset);
   for (int64_t r = begin; r < end; ++r) {
     const Y* py = dy + r * n;
     const X* px = x + r * n;
     DX* to = dx + r * n;
     auto dot = hn::Zero(d);
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
-      dot = hn::MulAdd(hn::Mul(at.load(d, py), at.load(d, w)), at.load(d, px), dot);
+      dot = hn::MulAdd(hn::Mul(at.load(d, py), hn::Add(at.load(d, w), plus)), at.load(d, px), dot);
     });
     const float s = rstd[r];
     const auto scale = hn::Set(d, s);
     const auto back = hn::Set(d, -hn::GetLane(hn::SumOfLanes(d, dot)) * s * s * s / static_cast<float>(n));
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
       const auto xi = at.load(d, px), gi = hn::Mul(at.load(d, py), scale);
-      auto g = hn::MulAdd(xi, back, hn::Mul(gi, at.load(d, w)));
+      auto g = hn::MulAdd(xi, back, hn::Mul(gi, hn::Add(at.load(d, w), plus)));
       if (accumulate) g = hn::Add(at.load(d, to), g);
       at.store(d, g, to);
       if (sums != nullptr) at.store(d, hn::MulAdd(gi, xi, at.load(d, sums)), sums);
@@ -67,14 +69,15 @@ void backward_rows(const Y* dy, const X* x, const W* w, const float* rstd, DX* d
   }
 }
 
-void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
-                            const Tensor& dx, bool accumulate, float* sums, int64_t begin, int64_t end) {
+void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, float offset,
+                            const Tensor& rstd, const Tensor& dx, bool accumulate, float* sums, int64_t begin,
+                            int64_t end) {
   with_float(dy.dtype(), "rms_norm_backward", [&](auto ty) HWY_ATTR {
     with_float(x.dtype(), "rms_norm_backward", [&](auto tx) HWY_ATTR {
       with_float(w.dtype(), "rms_norm_backward", [&](auto tw) HWY_ATTR {
         with_float(dx.dtype(), "rms_norm_backward", [&](auto td) HWY_ATTR {
           backward_rows(dy.data<typename decltype(ty)::type>(), x.data<typename decltype(tx)::type>(),
-                        w.data<typename decltype(tw)::type>(), rstd.data<float>(),
+                        w.data<typename decltype(tw)::type>(), offset, rstd.data<float>(),
                         dx.data<typename decltype(td)::type>(), accumulate, sums, x.shape().last(), begin,
                         end);
         });
@@ -95,14 +98,14 @@ namespace {
 constexpr int64_t kRows = 64;
 }
 
-void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, Tensor& y, Tensor& rstd) {
+void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, float offset, Tensor& y, Tensor& rstd) {
   parallel_for(x.shape().rows(), kRows / 4, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(rms_norm_rows)(x, w, eps, y, rstd, begin, end);
+    HWY_DYNAMIC_DISPATCH(rms_norm_rows)(x, w, eps, offset, y, rstd, begin, end);
   });
 }
 
-void rms_norm_backward(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
-                       Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw) {
+void rms_norm_backward(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& w, float offset,
+                       const Tensor& rstd, Tensor& dx, bool accumulate_dx, Tensor& dw, bool accumulate_dw) {
   const int64_t n = x.shape().last(), rows = x.shape().rows(), chunks = (rows + kRows - 1) / kRows;
   float* partial = nullptr;
   if (dw)
@@ -111,7 +114,7 @@ void rms_norm_backward(Stream& stream, const Tensor& dy, const Tensor& x, const 
   parallel_for(rows, kRows, [&](int64_t begin, int64_t end) {
     float* sums = dw ? partial + begin / kRows * n : nullptr;
     if (sums != nullptr) std::fill_n(sums, n, 0.0f);
-    HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)(dy, x, w, rstd, dx, accumulate_dx, sums, begin, end);
+    HWY_DYNAMIC_DISPATCH(rms_norm_backward_rows)(dy, x, w, offset, rstd, dx, accumulate_dx, sums, begin, end);
   });
   if (!dw) return;
   float* to = dw.data<float>();

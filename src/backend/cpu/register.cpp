@@ -11,8 +11,14 @@ void register_cpu_kernels() {
   add_bias.set(d, cpu::add_bias);
   sum_rows.set(d, cpu::sum_rows);
   scale.set(d, cpu::scale);
-  swiglu.set(d, cpu::swiglu);
-  swiglu_backward.set(d, cpu::swiglu_backward);
+  activation.set(d, cpu::activation);
+  activation_backward.set(d, cpu::activation_backward);
+  gated.set(d, cpu::gated);
+  gated_backward.set(d, cpu::gated_backward);
+  softcap.set(d, cpu::softcap);
+  softcap_backward.set(d, cpu::softcap_backward);
+  take_columns.set(d, cpu::take_columns);
+  add_columns.set(d, cpu::add_columns);
   dropout.set(d, cpu::dropout);
   gather_rows.set(d, cpu::gather_rows);
   scatter_add_rows.set(d, cpu::scatter_add_rows);
@@ -20,6 +26,8 @@ void register_cpu_kernels() {
   matmul.set(d, cpu::matmul);
   rms_norm.set(d, cpu::rms_norm);
   rms_norm_backward.set(d, cpu::rms_norm_backward);
+  layer_norm.set(d, cpu::layer_norm);
+  layer_norm_backward.set(d, cpu::layer_norm_backward);
   rope.set(d, cpu::rope);
   attention.set(d, cpu::attention);
   attention_backward.set(d, cpu::attention_backward);

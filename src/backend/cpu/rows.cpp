@@ -42,6 +42,47 @@ void scatter_add_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out)
   });
 }
 
+void take_columns(Stream&, const Tensor& x, Columns columns, Tensor& part) {
+  const auto [groups, stride, offset, width] = columns;
+  const int64_t n = x.shape().last();
+  with_float(x.dtype(), "take_columns",
+             [&, groups = groups, stride = stride, offset = offset, width = width](auto tx) {
+               with_float(part.dtype(), "take_columns", [&](auto to) {
+                 const auto* px = x.data<typename decltype(tx)::type>();
+                 auto* po = part.data<typename decltype(to)::type>();
+                 parallel_for(x.shape().rows(), kRows, [&](int64_t begin, int64_t end) {
+                   for (int64_t t = begin; t < end; ++t)
+                     for (int64_t g = 0; g < groups; ++g) {
+                       const auto* from = px + t * n + g * stride + offset;
+                       auto* row = po + (t * groups + g) * width;
+                       for (int64_t i = 0; i < width; ++i) from_float(to_float(from[i]), row[i]);
+                     }
+                 });
+               });
+             });
+}
+
+void add_columns(Stream&, const Tensor& part, Columns columns, Tensor& x) {
+  const auto [groups, stride, offset, width] = columns;
+  const int64_t n = x.shape().last();
+  with_float(part.dtype(), "add_columns",
+             [&, groups = groups, stride = stride, offset = offset, width = width](auto tp) {
+               with_float(x.dtype(), "add_columns", [&](auto tx) {
+                 const auto* pp = part.data<typename decltype(tp)::type>();
+                 auto* px = x.data<typename decltype(tx)::type>();
+                 parallel_for(x.shape().rows(), kRows, [&](int64_t begin, int64_t end) {
+                   for (int64_t t = begin; t < end; ++t)
+                     for (int64_t g = 0; g < groups; ++g) {
+                       auto* row = px + t * n + g * stride + offset;
+                       const auto* from = pp + (t * groups + g) * width;
+                       for (int64_t i = 0; i < width; ++i)
+                         from_float(to_float(row[i]) + to_float(from[i]), row[i]);
+                     }
+                 });
+               });
+             });
+}
+
 void embedding(Stream&, const Tensor& ids, const quant::Weight& w, Tensor& out) {
   const int64_t n = w.cols();
   const int32_t* index = ids.data<int32_t>();

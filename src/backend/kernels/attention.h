@@ -5,6 +5,9 @@
 // head h reads key head h / (H / G). lse F32 [Tq, H] (log-sum-exp of the scaled scores; what backward needs).
 // Segments: I32 [n, 4] rows {q_begin, q_count, k_begin, k_count}; queries of a segment see keys of that segment only.
 // Causal: query i of a segment sees its keys 0 … k_count - q_count + i. window > 0: only the last `window` of those.
+// softcap > 0: each scaled score s becomes softcap · tanh(s / softcap)                          (Gemma 2)
+// alibi: then slope_h · (key - query) is added, both as positions in the segment's keys; slope_h = 2^(-8 (h + 1) / H), and for H
+// that is no power of two those of the next lower one, then every other slope of the next higher        (Press et al. 2022)
 // Query rows in no segment give zero. Cost is that of the segments' own sizes.
 // Numeric class: rounding; the same bytes for any number of threads (work is divided by (segment, head, tile)).
 #pragma once
@@ -17,6 +20,8 @@ struct AttentionArgs {
   float scale = 1;        // usually 1 / sqrt(head_width)
   bool causal = true;
   int64_t window = 0;     // 0: no sliding window
+  float softcap = 0;      // 0: none
+  bool alibi = false;
 };
 
 inline KernelSlot<void(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments, AttentionArgs args, Tensor& out,

@@ -25,12 +25,33 @@ inline KernelSlot<void(Stream&, const Tensor& x, Tensor& out, bool accumulate)> 
 // out = accumulate ? out + factor x : factor x.
 inline KernelSlot<void(Stream&, const Tensor& x, float factor, Tensor& out, bool accumulate)> scale{"scale"};
 
-// SwiGLU (Shazeer 2020): out = silu(gate) · up; silu(z) = z / (1 + exp(-z)). All [T, F].
-inline KernelSlot<void(Stream&, const Tensor& gate, const Tensor& up, Tensor& out)> swiglu{"swiglu"};
+// What stands between two products of a feed-forward; formulas in cpu/activation-inl.h.
+enum class Activation : uint8_t { kRelu, kGelu, kGeluTanh, kSilu };
+
+// out = f(x).
+inline KernelSlot<void(Stream&, const Tensor& x, Activation f, Tensor& out)> activation{"activation"};
+// dx (+)= dy · f'(x); dx may be the same memory as x or dy.
+inline KernelSlot<void(Stream&, const Tensor& dy, const Tensor& x, Activation f, Tensor& dx, bool accumulate)>
+    activation_backward{"activation_backward"};
+
+// Gated units (Shazeer 2020; SwiGLU with silu, GEGLU with gelu): out = f(gate) · up. All [T, F].
+inline KernelSlot<void(Stream&, const Tensor& gate, const Tensor& up, Activation f, Tensor& out)> gated{"gated"};
 // dgate and dup from dy; each may be undefined (not wanted). They may be the same memory as gate and up, in this order.
-inline KernelSlot<void(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Tensor& dgate, bool accumulate_gate,
-                       Tensor& dup, bool accumulate_up)>
-    swiglu_backward{"swiglu_backward"};
+inline KernelSlot<void(Stream&, const Tensor& dy, const Tensor& gate, const Tensor& up, Activation f, Tensor& dgate,
+                       bool accumulate_gate, Tensor& dup, bool accumulate_up)>
+    gated_backward{"gated_backward"};
+
+// out = cap · tanh(x / cap), F32, and dx = dy · (1 - (y / cap)²) from its result y (Gemma 2's soft cap). out may be x, dx may be dy.
+inline KernelSlot<void(Stream&, const Tensor& x, float cap, Tensor& out)> softcap{"softcap"};
+inline KernelSlot<void(Stream&, const Tensor& dy, const Tensor& y, float cap, Tensor& dx)> softcap_backward{"softcap_backward"};
+
+// Some columns of x [T, n], in groups: x[t, g · stride + offset + i] ↔ part[t, g · width + i] for g < groups, i < width.
+struct Columns {
+  int64_t groups = 1, stride = 0, offset = 0, width = 0;
+};
+inline KernelSlot<void(Stream&, const Tensor& x, Columns columns, Tensor& part)> take_columns{"take_columns"};
+// x at those columns += part; the other columns are left as they are.
+inline KernelSlot<void(Stream&, const Tensor& part, Columns columns, Tensor& x)> add_columns{"add_columns"};
 
 // Dropout mask from Philox: element i of stream (seed, stream) is kept when uniform(i) >= p; out = kept ? x / (1 - p) : 0.
 // The same call on dy is its backward.

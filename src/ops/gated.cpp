@@ -1,17 +1,15 @@
-#include "backend/kernels/elementwise.h"
 #include "ops/check.h"
 #include "ops/ops.h"
 
 namespace nibble::ops {
 
-Variable swiglu(Context& cx, const Variable& gate, const Variable& up) {
-  require_same_shape("swiglu", gate, up);
+Variable gated(Context& cx, const Variable& gate, const Variable& up, Activation f) {
+  require_same_shape("gated", gate, up);
   const bool differentiated = cx.differentiates({&gate, &up});
-  const auto make = [&cx](const Tensor& g, const Tensor& u) {
-    Tensor y = cx.empty_like(g, "swiglu.y");
-    backend::swiglu(cx.stream(), g, u, y);
-    cx.observe("swiglu", false, y, 6.0 * static_cast<double>(y.numel()),
-               3.0 * static_cast<double>(y.bytes()));
+  const auto make = [&cx, f](const Tensor& g, const Tensor& u) {
+    Tensor y = cx.empty_like(g, "gated.y");
+    backend::gated(cx.stream(), g, u, f, y);
+    cx.observe("gated", false, y, 6.0 * static_cast<double>(y.numel()), 3.0 * static_cast<double>(y.bytes()));
     return y;
   };
   if (cx.tape() == nullptr) return cx.result(make(gate.value(), up.value()), false);
@@ -24,10 +22,10 @@ Variable swiglu(Context& cx, const Variable& gate, const Variable& up) {
   if (!differentiated) return y;
 
   cx.tape()->record(
-      "swiglu", y, [g = gate.save(), u = up.save(), slot_g = gate.slot(), slot_u = up.slot()](Backward& b) {
-        auto dg = b.target(slot_g, "swiglu.dgate"), du = b.target(slot_u, "swiglu.dup");
-        backend::swiglu_backward(b.cx().stream(), b.dy(), g.get(), u.get(), dg.grad, dg.accumulate, du.grad,
-                                 du.accumulate);
+      "gated", y, [g = gate.save(), u = up.save(), slot_g = gate.slot(), slot_u = up.slot(), f](Backward& b) {
+        auto dg = b.target(slot_g, "gated.dgate"), du = b.target(slot_u, "gated.dup");
+        backend::gated_backward(b.cx().stream(), b.dy(), g.get(), u.get(), f, dg.grad, dg.accumulate, du.grad,
+                                du.accumulate);
         b.cost(16.0 * static_cast<double>(b.dy().numel()), 5.0 * static_cast<double>(b.dy().bytes()));
       });
   return y;

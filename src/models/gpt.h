@@ -1,0 +1,48 @@
+// What GPT-2, GPT-NeoX, OPT and BLOOM share: blocks of attention and a plain feed-forward behind LayerNorms.
+// They differ in where positions come from, in how the residual runs, in fused products and in names; a
+// family's file fills in a GptConfig.
+#pragma once
+#include <optional>
+
+#include "models/model.h"
+#include "nn/attention.h"
+#include "nn/rope_table.h"
+
+namespace nibble::models {
+
+// With n1, n2 the norms before (or after) attention and feed-forward:
+enum class Residual : uint8_t {
+  kPreNorm,      // h += attention(n1(h));  h += mlp(n2(h))
+  kPostNorm,     // h = n1(h + attention(h));  h = n2(h + mlp(h))                        (OPT-350m)
+  kParallel,     // h += attention(n1(h)) + mlp(n2(h))                                   (GPT-NeoX)
+  kNormedInput,  // x = n1(h), h = x + attention(x);  x = n2(h), h = x + mlp(x)          (BLOOM, an option)
+};
+
+// Paths in the checkpoint, those of a block relative to it. Empty: the family has no such module.
+struct GptNames {
+  std::string embedding = "", positions = "", embedding_norm = "", project_in = "", project_out = "",
+              blocks = "", last_norm = "", head = "";
+  std::string attention_norm = "", mlp_norm = "", q = "", k = "", v = "", qkv = "", o = "", up = "",
+              down = "";
+};
+
+struct GptConfig : ModelConfig {
+  GptNames names;
+  Residual residual = Residual::kPreNorm;
+  nn::FusedQkv fused = nn::FusedQkv::kNo;
+  nn::Stored stored = nn::Stored::kOutIn;  // of the blocks' products
+  bool attention_bias = true, mlp_bias = true;
+  bool norm_weights = true;  // false: norms without weight and bias
+  ops::Activation activation = ops::Activation::kGelu;
+  float norm_eps = 1e-5f;
+  int64_t embedding_width = 0;  // not `width`: projected in and out (OPT-350m)
+  // Positions: rotary, ALiBi, or a learned table whose row for position p is p + first_position.
+  std::optional<nn::RopeSpec> rope;
+  bool alibi = false;
+  int64_t first_position = 0;
+  std::vector<float> scales;  // of each layer's scores
+};
+
+std::unique_ptr<CausalModel> make_gpt(const nn::Loader& weights, GptConfig config);
+
+}  // namespace nibble::models
