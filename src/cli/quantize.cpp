@@ -1,12 +1,9 @@
 // nibble quantize: any model that nibble reads becomes a bitsandbytes checkpoint that Transformers loads.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 
 #include "backend/kernels/quantize.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/parallel.h"
 #include "base/process.h"
@@ -16,11 +13,10 @@
 #include "cli/weight_error.h"
 #include "io/bnb_checkpoint.h"
 #include "models/model.h"
+#include "text/export.h"
 
 namespace nibble::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct LinearLayer {
   bool quantize;
@@ -50,65 +46,6 @@ DType dense_dtype(const std::optional<std::string>& wanted, const io::ModelFiles
   for (const io::WeightInfo& info : files.weights->list())
     if (info.shape.rank() == 2) return info.stored == "F32" ? kF32 : kBF16;
   return kBF16;
-}
-
-// GGUF files carry llama3's frequency factors as numbers; config.json has room for the rule alone. The
-// published models share all but the factor, which is the largest of the numbers.
-Json with_llama3_scaling(Json config, const std::string& path) {
-  if (!config.contains("rope_scaling") || !config["rope_scaling"].is_object()) return config;
-  if (config["rope_scaling"].value("rope_type", "") != "factors") return config;
-  const auto factors = json_get<std::vector<double>>(config["rope_scaling"], "factors", path);
-  const double theta = json_get<double>(config, "rope_theta", path),
-               pairs = static_cast<double>(factors.size());
-  const double factor = *std::max_element(factors.begin(), factors.end());
-  for (const double original : {8192.0, 4096.0, 2048.0, 64.0}) {
-    bool same = true;
-    for (size_t i = 0; i < factors.size() && same; ++i) {
-      const double wave = 2 * M_PI * std::pow(theta, static_cast<double>(i) / pairs);
-      const double smooth = std::min(1.0, std::max(0.0, (original / wave - 1) / 3));
-      same = std::abs(factors[i] - 1 / ((1 - smooth) / factor + smooth)) < 1e-4 * factors[i];
-    }
-    if (!same) continue;
-    config["rope_scaling"] = {{"rope_type", "llama3"},
-                              {"factor", factor},
-                              {"low_freq_factor", 1.0},
-                              {"high_freq_factor", 4.0},
-                              {"original_max_position_embeddings", static_cast<int64_t>(original)}};
-    return config;
-  }
-  fail(path,
-       "its rotary frequency factors are not those of llama3's rule, and config.json cannot say them "
-       "otherwise");
-}
-
-// Where the tokenizer's files are: a directory to copy from, or "".
-std::string tokenizer_directory(const std::string& model, const std::string& tokenizer) {
-  const std::string& from = tokenizer.empty() ? model : tokenizer;
-  if (fs::is_directory(from)) return from;
-  return fs::path(from).extension() == ".gguf" ? "" : fs::path(from).parent_path().string();
-}
-
-// llama2.c keeps its tokenizer in a file of its own; nibble reads it under this name.
-bool copy_llama2c_tokenizer(const std::string& model, const std::string& tokenizer, const std::string& out) {
-  std::string from = tokenizer;
-  if (from.empty()) {
-    std::error_code none;
-    for (const auto& entry : fs::directory_iterator(
-             fs::path(model).parent_path().empty() ? "." : fs::path(model).parent_path(), none)) {
-      const std::string name = entry.path().filename().string();
-      if (name == "tokenizer.bin" || (from.empty() && name.starts_with("tok") && name.ends_with(".bin")))
-        from = entry.path().string();
-    }
-  }
-  if (!from.ends_with(".bin") || !fs::is_regular_file(from)) return false;
-  write_file_atomic(out + "/tokenizer.bin", read_file(from));
-  return true;
-}
-
-bool has_tokenizer(const std::string& out) {
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer.bin"})
-    if (fs::exists(fs::path(out) / name)) return true;
-  return false;
 }
 
 }  // namespace
@@ -200,11 +137,11 @@ int run_quantize(const Arguments& arguments) {
       std::fprintf(stderr, "\r%3d %% of %s ", static_cast<int>(100 * done / std::max<int64_t>(all, 1)),
                    show_bytes(static_cast<double>(all)).c_str());
   };
+  text::TokenizerExport companions = text::export_tokenizer(path, tokenizer);
+  const bool with_tokenizer = companions.missing.empty();
   const io::CheckpointReport report = io::write_bnb_checkpoint(
-      out, items, with_llama3_scaling(files.config, path), tokenizer_directory(path, tokenizer), progress);
+      out, items, files.config, {std::move(companions.files), files.lineage()}, progress);
   if (live) std::fputs("\n", stderr);
-  if (files.container == "llama2.c" && !has_tokenizer(out)) copy_llama2c_tokenizer(path, tokenizer, out);
-  const bool with_tokenizer = has_tokenizer(out);
   const double bits =
       8.0 * static_cast<double>(linear_bytes) / static_cast<double>(std::max<int64_t>(linear_values, 1));
   if (json) {
@@ -224,10 +161,10 @@ int run_quantize(const Arguments& arguments) {
       fmt::format("error of the quantized weights: {:.4f} of their norm ({:.1f} dB), at worst {:.4f} in {}\n",
                   total.relative(), total.snr_db(), worst, worst_name));
   if (!with_tokenizer)
-    print(
-        fmt::format("the tokenizer is not in it: give nibble --tokenizer {}, or put a tokenizer.json there "
-                    "for Transformers\n",
-                    tokenizer.empty() ? path : tokenizer));
+    print(fmt::format(
+        "the tokenizer is not in it ({}): give nibble --tokenizer {}, or put a tokenizer.json there "
+        "for Transformers\n",
+        companions.missing, tokenizer.empty() ? path : tokenizer));
   return 0;
 }
 

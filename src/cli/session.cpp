@@ -35,19 +35,6 @@ std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& option
   return text::load_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer);
 }
 
-void require_same_base(const io::AdapterFile& adapter, const std::string& directory,
-                       const io::ModelFiles& files) {
-  if (!adapter.manifest.is_object()) return;
-  const std::string trained_on = json_get<std::string>(adapter.manifest, "base_hash", "", directory);
-  if (trained_on.empty()) return;
-  const std::string here = files.hash();
-  require(trained_on == here, directory,
-          "this adapter was trained on other weights: its manifest names base {}, {} is {}; give the model "
-          "it was trained on{}",
-          trained_on, files.path, here,
-          adapter.config.base_model.empty() ? "" : " (" + adapter.config.base_model + ")");
-}
-
 Session::Session(const ModelOptions& options)
     : files_(io::open_model(options.model)), compute_(options.dtype == "f32" ? kF32 : kBF16) {
   tokenizer_ = load_tokenizer(options);
@@ -61,7 +48,7 @@ Session::Session(const ModelOptions& options)
   context_ = std::make_unique<autograd::Context>(*stream_, host_allocator(), compute_);
   if (!options.adapter.empty()) {
     const io::AdapterFile adapter = io::read_adapter(options.adapter);
-    require_same_base(adapter, options.adapter, files_);
+    io::require_same_base(adapter, options.adapter, files_);
     nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter, 0,
                        host_allocator());
     context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};

@@ -19,11 +19,6 @@ namespace nibble::cli {
 // The tokenizer at --tokenizer, else beside the weights.
 std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& options);
 
-// Refuses an adapter that nibble trained on other weights (nibble_manifest.json names their hash).
-// Errors: Error{adapter directory} with both hashes.
-void require_same_base(const io::AdapterFile& adapter, const std::string& directory,
-                       const io::ModelFiles& files);
-
 class Session {
  public:
   // Errors: everything of its parts; a tokenizer with more tokens than the model has embeddings.

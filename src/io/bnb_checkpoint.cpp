@@ -1,7 +1,10 @@
 #include "io/bnb_checkpoint.h"
 
+#include <fmt/format.h>
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -165,70 +168,104 @@ Json quantization_config(const std::vector<CheckpointItem>& items) {
   return c;
 }
 
-// What makes the directory usable beside the weights: the tokenizer and how to generate.
-void copy_companions(const std::string& from, const std::string& to) {
-  constexpr const char* kNames[] = {"tokenizer.json",
-                                    "tokenizer_config.json",
-                                    "special_tokens_map.json",
-                                    "added_tokens.json",
-                                    "tokenizer.model",
-                                    "spiece.model",
-                                    "vocab.json",
-                                    "merges.txt",
-                                    "chat_template.jinja",
-                                    "chat_template.json",
-                                    "generation_config.json"};
-  if (from.empty()) return;
-  for (const char* name : kNames)
-    if (const fs::path path = fs::path(from) / name; fs::is_regular_file(path))
-      write_file_atomic((fs::path(to) / name).string(), read_file(path.string()));
+// GGUF files carry llama3's frequency factors as numbers; config.json has room for the rule alone. The
+// published models share all but the factor, which is the largest of the numbers.
+Json with_llama3_scaling(Json config, const std::string& path) {
+  if (!config.contains("rope_scaling") || !config["rope_scaling"].is_object()) return config;
+  if (config["rope_scaling"].value("rope_type", "") != "factors") return config;
+  const auto factors = json_get<std::vector<double>>(config["rope_scaling"], "factors", path);
+  const double theta = json_get<double>(config, "rope_theta", path),
+               pairs = static_cast<double>(factors.size());
+  const double factor = *std::max_element(factors.begin(), factors.end());
+  for (const double original : {8192.0, 4096.0, 2048.0, 64.0}) {
+    bool same = true;
+    for (size_t i = 0; i < factors.size() && same; ++i) {
+      const double wave = 2 * M_PI * std::pow(theta, static_cast<double>(i) / pairs);
+      const double smooth = std::min(1.0, std::max(0.0, (original / wave - 1) / 3));
+      same = std::abs(factors[i] - 1 / ((1 - smooth) / factor + smooth)) < 1e-4 * factors[i];
+    }
+    if (!same) continue;
+    config["rope_scaling"] = {{"rope_type", "llama3"},
+                              {"factor", factor},
+                              {"low_freq_factor", 1.0},
+                              {"high_freq_factor", 4.0},
+                              {"original_max_position_embeddings", static_cast<int64_t>(original)}};
+    return config;
+  }
+  fail(path,
+       "its rotary frequency factors are not those of llama3's rule, and config.json cannot say them "
+       "otherwise");
+}
+
+// The names of the weight files, and what config.json and the index are called.
+std::vector<std::string> shard_names(size_t count) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < count; ++i)
+    names.push_back(count == 1 ? "model.safetensors"
+                               : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count));
+  return names;
 }
 
 // Removes what was written unless all of it was.
-struct Unfinished {
-  std::vector<std::string> files;
-  bool done = false;
+class Unfinished {
+ public:
+  explicit Unfinished(const std::string& directory) : directory_(directory), made_(!fs::exists(directory)) {
+    make_directories(directory);
+  }
   ~Unfinished() {
     std::error_code ignored;
-    if (!done)
-      for (const std::string& f : files) fs::remove(f, ignored);
+    if (done_) return;
+    for (const std::string& f : files_) fs::remove(f, ignored);
+    if (made_) fs::remove(directory_, ignored);
   }
+  // The path of a file that is about to be written.
+  const std::string& add(const std::string& name) { return files_.emplace_back(directory_ + "/" + name); }
+  void done() { done_ = true; }
+
+ private:
+  std::string directory_;
+  std::vector<std::string> files_;
+  bool made_, done_ = false;
 };
 
 }  // namespace
 
 CheckpointReport write_bnb_checkpoint(const std::string& directory, const std::vector<CheckpointItem>& items,
-                                      Json config, const std::string& source_directory,
+                                      Json config, const CheckpointCompanions& companions,
                                       const std::function<void(int64_t done, int64_t total)>& progress,
                                       int64_t shard_bytes) {
   require(!items.empty(), directory, "a checkpoint without tensors cannot be written");
   for (const CheckpointItem& item : items) check(item, directory);
-  for (const char* taken : {"config.json", "model.safetensors", "model.safetensors.index.json"})
-    require(!fs::exists(fs::path(directory) / taken), directory,
-            "holds a {} already; choose another --out or remove it", taken);
+  const auto shards = cut(items, shard_bytes);
+  const std::vector<std::string> names = shard_names(shards.size());
+  std::vector<std::string> taken = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+  taken.insert(taken.end(), names.begin(), names.end());
+  for (const NamedFile& f : companions.files) taken.push_back(f.name);
+  for (const std::string& name : taken)
+    require(!fs::exists(fs::path(directory) / name), directory,
+            "holds a {} already; choose another --out or remove it", name);
 
   int64_t total = 0;
   for (const CheckpointItem& item : items) total += bytes_of(parts_of(item));
-  make_directories(directory);
+  Unfinished written(directory);
   const uint64_t free = free_disk_bytes(directory);
   require(free > static_cast<uint64_t>(total), directory, "{} bytes are needed here but {} are free", total,
           free);
   const Json quantization = quantization_config(items);
+  config = with_llama3_scaling(std::move(config), directory);
   config.erase("quantization_config");
   config.erase("torch_dtype");
   if (!quantization.is_null()) config["quantization_config"] = quantization;
   config["dtype"] = torch_name(items.front().dtype);
 
   CheckpointReport report;
-  const auto shards = cut(items, shard_bytes);
   nlohmann::json weight_map =
       nlohmann::json::object();  // sorted, and quick to build however many names there are
-  Unfinished written;
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (!companions.sources.empty())
+    metadata[kSourcesKey] = fmt::format("{}", fmt::join(companions.sources, " "));
   int64_t done = 0;
   for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = shards.size() == 1
-                                 ? "model.safetensors"
-                                 : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
     std::vector<Declared> declared;
     std::vector<std::string> formats;  // one byte each: at the end, where they move nothing off its alignment
     for (const CheckpointItem* item : shards[i]) {
@@ -236,9 +273,9 @@ CheckpointReport write_bnb_checkpoint(const std::string& directory, const std::v
       if (is_int8(*item)) formats.push_back(module_of(item->name) + ".weight_format");
     }
     for (const std::string& f : formats) declared.push_back({f, kU8, Shape{}});
-    for (const Declared& d : declared) weight_map[d.name] = name;
+    for (const Declared& d : declared) weight_map[d.name] = names[i];
 
-    SafetensorsWriter out(directory + "/" + name, declared, {{"format", "pt"}});
+    SafetensorsWriter out(written.add(names[i]), declared, metadata);
     for (const CheckpointItem* item : shards[i]) {
       write_weight(out, *item, item->make(), directory);
       done += bytes_of(parts_of(*item));
@@ -247,18 +284,16 @@ CheckpointReport write_bnb_checkpoint(const std::string& directory, const std::v
     }
     out.write(std::vector<std::byte>(formats.size()));
     out.commit();
-    written.files.push_back(directory + "/" + name);
   }
   report.tensors = static_cast<int64_t>(items.size());
   report.bytes = total;
   if (shards.size() > 1) {
     const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-    written.files.push_back(directory + "/model.safetensors.index.json");
-    write_file_atomic(written.files.back(), index.dump(1) + "\n");
+    write_file_atomic(written.add("model.safetensors.index.json"), index.dump(1) + "\n");
   }
-  copy_companions(source_directory, directory);
-  write_file_atomic(directory + "/config.json", config.dump(2) + "\n");  // last: without it this is no model
-  written.done = true;
+  for (const NamedFile& f : companions.files) write_file_atomic(written.add(f.name), f.bytes);
+  write_file_atomic(written.add("config.json"), config.dump(2) + "\n");  // last: without it this is no model
+  written.done();
   return report;
 }
 

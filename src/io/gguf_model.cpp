@@ -229,8 +229,13 @@ Json make_config(const GgufFile& file, const Architecture& architecture) {
   require(std::isfinite(theta) && theta > 0, file.path(), "{}rope.freq_base is {}", prefix, theta);
   c["rope_theta"] = theta;
   c["rope_scaling"] = rope_scaling(file, prefix, head_dim);
-  if (const int64_t window = file.integer(prefix + "attention.sliding_window", 0); window > 0)
+  if (const int64_t window = file.integer(prefix + "attention.sliding_window", 0); window > 0) {
     c["sliding_window"] = window;
+    if (c["model_type"] == "llama") {  // the same tensors, but only Mistral's class slides
+      c["model_type"] = "mistral";
+      c["architectures"] = Json::array({"MistralForCausalLM"});
+    }
+  }
   c["tie_word_embeddings"] = find_tensor(file, "output.weight") == nullptr;
   c["attention_bias"] = find_tensor(file, "blk.0.attn_q.bias") != nullptr;
   c["mlp_bias"] = find_tensor(file, "blk.0.ffn_up.bias") != nullptr;

@@ -192,6 +192,17 @@ void add_classic_rope_keys(Json& config) {
   config["rope_scaling"] = plain ? Json() : rope;
 }
 
+// What the weights say they were made from. Names that are no hashes are let go: they match no model.
+std::vector<std::string> recorded_sources(const SafetensorsFile& file) {
+  constexpr size_t kMost = 64;
+  const auto found = file.metadata.find(kSourcesKey);
+  if (found == file.metadata.end()) return {};
+  std::vector<std::string> hashes;
+  for (const std::string& hash : split(found->second, ' '))
+    if (hash.size() == 32 && hashes.size() < kMost) hashes.push_back(hash);
+  return hashes;
+}
+
 void refuse_other_quantization(const Json& config, const std::string& path) {
   if (!config.contains("quantization_config") || !config["quantization_config"].is_object()) return;
   const Json& q = config["quantization_config"];
@@ -230,6 +241,7 @@ ModelFiles open_hugging_face(const std::string& path) {
   std::vector<std::shared_ptr<const SafetensorsFile>> opened;
   for (const std::string& file : files.files)
     opened.push_back(std::make_shared<const SafetensorsFile>(SafetensorsFile::open(file)));
+  files.sources = recorded_sources(*opened.front());
   files.weights = with_canonical_names(std::make_shared<SafetensorsSource>(std::move(opened)), files.config);
   return files;
 }

@@ -1,11 +1,13 @@
 #include "io/peft_adapter.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <regex>
 #include <set>
 
@@ -24,7 +26,7 @@ constexpr std::string_view kPrefix = "base_model.model.", kA = ".lora_A.weight",
 // As PEFT's get_pattern_key: a pattern matches the whole module path or a tail of it that begins behind a
 // dot.
 template <class T>
-const T* match_pattern(const std::map<std::string, T>& patterns, const std::string& module) {
+const T* match_pattern(const Patterns<T>& patterns, const std::string& module) {
   for (const auto& [pattern, value] : patterns) {
     // Nearly always a plain module path, whose dots stand for dots.
     if (pattern.find_first_of("\\^$*+?()[]{}|") == std::string::npos) {
@@ -85,14 +87,14 @@ void refuse_variants(const Json& c, const std::string& path) {
 }
 
 template <class T>
-std::map<std::string, T> read_patterns(const Json& c, const char* key, const std::string& path) {
-  std::map<std::string, T> out;
+Patterns<T> read_patterns(const Json& c, const char* key, const std::string& path) {
+  Patterns<T> out;
   if (!c.contains(key) || c[key].is_null()) return out;
   require(c[key].is_object(), path, "\"{}\" should map module patterns to numbers", key);
   for (const auto& [pattern, value] : c[key].items()) {
     const bool fits = std::is_integral_v<T> ? value.is_number_integer() : value.is_number();
     require(fits, path, "\"{}\" has {} for \"{}\", expected a number", key, value.dump(), pattern);
-    out[pattern] = value.template get<T>();
+    out.emplace_back(pattern, value.template get<T>());
   }
   return out;
 }
@@ -178,7 +180,8 @@ Json config_json(const AdapterFile& file) {
   const auto number = [](double v) {
     return v == std::floor(v) && std::abs(v) < 1e15 ? Json(static_cast<int64_t>(v)) : Json(v);
   };
-  Json alphas = Json::object();
+  Json ranks = Json::object(), alphas = Json::object();
+  for (const auto& [pattern, rank] : c.rank_pattern) ranks[pattern] = rank;
   for (const auto& [pattern, alpha] : c.alpha_pattern) alphas[pattern] = number(alpha);
   return {{"peft_type", "LORA"},
           {"task_type", c.task_type.empty() ? Json() : Json(c.task_type)},
@@ -188,7 +191,7 @@ Json config_json(const AdapterFile& file) {
           {"lora_dropout", c.lora_dropout},
           {"use_rslora", c.use_rslora},
           {"target_modules", targets_json(file)},
-          {"rank_pattern", Json(c.rank_pattern)},
+          {"rank_pattern", ranks},
           {"alpha_pattern", alphas},
           {"bias", "none"},
           {"fan_in_fan_out", c.fan_in_fan_out},
@@ -306,6 +309,25 @@ void write_adapter(const std::string& directory, const AdapterFile& adapter) {
     sync_directory(path);
   }
   sync_directory(target.parent_path().string());
+}
+
+void require_same_base(const AdapterFile& adapter, const std::string& directory, const ModelFiles& files) {
+  if (!adapter.manifest.is_object()) return;
+  const auto trained_on = json_get<std::string>(adapter.manifest, "base_hash", "", directory);
+  if (trained_on.empty()) return;
+  auto lineage = json_get<std::vector<std::string>>(adapter.manifest, "base_sources", {}, directory);
+  lineage.push_back(trained_on);
+  const auto known = [&](const std::string& hash) {
+    return std::find(lineage.begin(), lineage.end(), hash) != lineage.end();
+  };
+  if (std::any_of(files.sources.begin(), files.sources.end(), known)) return;  // without reading the weights
+  const std::string here = files.hash();
+  require(known(here), directory,
+          "this adapter was trained on other weights: its manifest names base {}, {} is {}{}; give the model "
+          "it was trained on{}, or a checkpoint that nibble quantized from it",
+          trained_on, files.path, here,
+          files.sources.empty() ? "" : fmt::format(" (made from {})", fmt::join(files.sources, ", ")),
+          adapter.config.base_model.empty() ? "" : " (" + adapter.config.base_model + ")");
 }
 
 }  // namespace nibble::io

@@ -4,14 +4,19 @@
 // that of the Hugging Face checkpoint, whatever file the base came from. Reading refuses what would be
 // silently wrong: DoRA, biases, modules_to_save and other PEFT types are named in the error.
 #pragma once
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
+#include "io/weights.h"
 #include "tensor/tensor.h"
 
 namespace nibble::io {
+
+// PEFT: regular expressions over module paths, each with its value. The first that matches counts.
+template <class T>
+using Patterns = std::vector<std::pair<std::string, T>>;
 
 struct AdapterConfig {
   int64_t r = 16;
@@ -22,8 +27,8 @@ struct AdapterConfig {
   // without it.
   bool fan_in_fan_out = false;
   std::vector<std::string> target_modules;
-  std::map<std::string, int64_t> rank_pattern;  // PEFT: regex of module path → rank
-  std::map<std::string, double> alpha_pattern;
+  Patterns<int64_t> rank_pattern;
+  Patterns<double> alpha_pattern;
   std::string base_model;  // base_model_name_or_path
   std::string task_type = "CAUSAL_LM";
 };
@@ -52,5 +57,11 @@ AdapterFile read_adapter(const std::string& directory);
 // compares, then renames: a new directory appears complete; in one that exists each file is replaced whole,
 // the weights last. Errors: also an adapter without pairs or with non-finite values.
 void write_adapter(const std::string& directory, const AdapterFile& adapter);
+
+// Refuses an adapter that nibble trained on other weights than these. The same are: the very files (by hash),
+// what was quantized from them, what they were quantized from, another quantization of that. An adapter
+// without nibble's record (PEFT's own) is let through: names and shapes of its modules decide when it is
+// attached. Errors: Error{directory} with both hashes.
+void require_same_base(const AdapterFile& adapter, const std::string& directory, const ModelFiles& files);
 
 }  // namespace nibble::io

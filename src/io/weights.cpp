@@ -68,6 +68,12 @@ std::string ModelFiles::hash() const {
   return hash_text(all);
 }
 
+std::vector<std::string> ModelFiles::lineage() const {
+  std::vector<std::string> all = {hash()};
+  all.insert(all.end(), sources.begin(), sources.end());
+  return all;
+}
+
 void fail_missing(const std::string& path, const std::string& name, const std::vector<WeightInfo>& known) {
   std::vector<std::string> names;
   for (const WeightInfo& w : known) names.push_back(w.name);

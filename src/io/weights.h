@@ -28,7 +28,8 @@ class WeightSource {
   // As stored, without conversion: dense, code book, int8 row or GGUF blocks. Errors: Error{file} when it is
   // missing (the nearest name is suggested), its extent lies outside the file or its type cannot be decoded.
   virtual quant::Weight read(const std::string& name) const = 0;
-  // read(), held to the shape that the model expects. Errors as read(), and Error{name} when it has another one.
+  // read(), held to the shape that the model expects. Errors as read(), and Error{name} when it has another
+  // one.
   virtual quant::Weight read_as(const std::string& name, const Shape& expected) const;
   // Every weight, in file order; the parts of a quantized one count as one under its ".weight" name.
   virtual std::vector<WeightInfo> list() const = 0;
@@ -67,21 +68,29 @@ struct ModelFiles {
   Json config;            // config.json, or the same keys made from the file's metadata
   std::shared_ptr<const WeightSource> weights;
   std::vector<std::string> files;  // every weight file
+  // Hashes of the models that these weights were made from, as `nibble quantize` recorded them; mostly empty.
+  std::vector<std::string> sources;
 
   ScopedWeights root() const { return ScopedWeights(weights); }
   // XXH3-128 over sizes and contents of the weight files (parallel, cached per process); what manifests
   // record.
   std::string hash() const;
+  // Its own hash and those of its sources: models with one in common hold the same weights, rounded
+  // differently.
+  std::vector<std::string> lineage() const;
 };
 
-// A model that is not there: only the shapes that its config.json implies, for planning on a meta stream. Every
-// weight reads as BF16 without memory, whatever shape is expected of it; `path` stands in messages.
+// A model that is not there: only the shapes that its config.json implies, for planning on a meta stream.
+// Every weight reads as BF16 without memory, whatever shape is expected of it; `path` stands in messages.
 ModelFiles shapes_of(const std::string& path, Json config);
 
-// A model to be trained from nothing: `directory` holds config.json. Matrices are N(0, initializer_range of the config,
-// else 0.02), vectors 1 when they are weights and 0 when they are biases; a value is a function of (seed, name, place).
-// hash() is that of config.json. Errors: Error{directory}: no config.json.
+// A model to be trained from nothing: `directory` holds config.json. Matrices are N(0, initializer_range of
+// the config, else 0.02), vectors 1 when they are weights and 0 when they are biases; a value is a function
+// of (seed, name, place). hash() is that of config.json. Errors: Error{directory}: no config.json.
 ModelFiles random_model(const std::string& directory, uint64_t seed);
+
+// Where `sources` stands in the metadata of a safetensors file: hashes with a space between.
+inline constexpr const char* kSourcesKey = "nibble_sources";
 
 // A directory, a .gguf, a .safetensors (with config.json beside it) or a llama2.c .bin.
 // Errors: Error{path}: what was looked for; a directory without weights; an unknown container.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <regex>
 
 #include "base/rng.h"
@@ -14,14 +15,16 @@ using io::AdapterConfig;
 
 constexpr size_t kLongestPattern = 500;
 
-// Patterns come from files: bounded, and an invalid one is an Error.
-std::regex compile(const std::string& pattern, const char* key) {
+// A pattern may come from a file: bounded (the library bounds its states), matched without backtracking, and
+// an Error when it is none.
+std::regex compile(const std::string& pattern) {
   require(pattern.size() <= kLongestPattern, "adapter",
-          "a pattern in {} has {} characters, at most {} are allowed", key, pattern.size(), kLongestPattern);
+          "a pattern in target_modules has {} characters, at most {} are allowed", pattern.size(),
+          kLongestPattern);
   try {
-    return std::regex(pattern, std::regex::ECMAScript);
+    return std::regex(pattern, std::regex_constants::ECMAScript | std::regex_constants::__polynomial);
   } catch (const std::regex_error& e) {
-    fail("adapter", "{}: \"{}\" is not a regular expression: {}", key, pattern, e.what());
+    fail("adapter", "target_modules: \"{}\" is not a regular expression: {}", pattern, e.what());
   }
 }
 
@@ -33,21 +36,10 @@ bool is_suffix(const std::string& module, const std::string& name) {
          module[module.size() - name.size() - 1] == '.';
 }
 
-// PEFT's rank_pattern and alpha_pattern: the first key that matches the end of the path, from a dot on.
-template <class T>
-T pattern_value(const std::map<std::string, T>& patterns, const std::string& module, T otherwise) {
-  for (const auto& [key, value] : patterns)
-    if (std::regex_match(module, compile("(.*\\.)?(" + key + ")", "rank_pattern or alpha_pattern")))
-      return value;
-  return otherwise;
-}
-
-LoraPair make_pair(const AdapterConfig& config, const std::string& module, int64_t rank, Tensor a, Tensor b) {
-  const double alpha = pattern_value(config.alpha_pattern, module, config.lora_alpha);
-  const auto r = static_cast<double>(rank);
+LoraPair make_pair(const AdapterConfig& config, const std::string& module, Tensor a, Tensor b) {
   return {.a = autograd::make_parameter(module + ".lora_A.weight", std::move(a)),
           .b = autograd::make_parameter(module + ".lora_B.weight", std::move(b)),
-          .scale = static_cast<float>(config.use_rslora ? alpha / std::sqrt(r) : alpha / r),
+          .scale = static_cast<float>(io::scale_of(config, module)),
           .dropout = static_cast<float>(config.lora_dropout)};
 }
 
@@ -76,8 +68,7 @@ bool is_output_head(const std::string& module) { return module == "lm_head" || m
 bool targets_module(const std::vector<std::string>& target_modules, const std::string& module) {
   if (target_modules.size() == 1) {
     if (target_modules[0] == "all-linear") return !is_output_head(module);
-    if (is_regex(target_modules[0]))
-      return std::regex_match(module, compile(target_modules[0], "target_modules"));
+    if (is_regex(target_modules[0])) return std::regex_match(module, compile(target_modules[0]));
   }
   return std::any_of(target_modules.begin(), target_modules.end(),
                      [&](const auto& name) { return is_suffix(module, name); });
@@ -92,7 +83,7 @@ int64_t attach_lora(const std::function<void(const LinearVisitor&)>& visit, cons
     const std::string& module = linear.name();
     if (!targets_module(config.target_modules, module)) return;
     const int64_t in = linear.in_features(), out = linear.out_features();
-    const int64_t r = pattern_value(config.rank_pattern, module, config.r);
+    const int64_t r = io::rank_of(config, module);
     require(r > 0 && (r <= in || r <= out), "adapter", "rank {} is above both dimensions of {} [{}, {}]", r,
             module, out, in);
     Tensor a = Tensor::empty(allocator, {r, in}, kF32, "lora_A"),
@@ -104,7 +95,7 @@ int64_t attach_lora(const std::function<void(const LinearVisitor&)>& visit, cons
         a.data<float>()[i] = bound * (2.0f * rng.uniform(static_cast<uint64_t>(i)) - 1.0f);
       std::fill_n(b.data<float>(), b.numel(), 0.0f);
     }
-    linear.set_adapter(id, make_pair(config, module, r, std::move(a), std::move(b)));
+    linear.set_adapter(id, make_pair(config, module, std::move(a), std::move(b)));
     ++count;
   });
   if (count == 0) {
@@ -135,9 +126,8 @@ void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, cons
   for (const io::AdapterPair& pair : file.pairs) check(pair);  // all or none
   const MemoryGroup group(allocator, "adapter");
   for (const io::AdapterPair& pair : file.pairs)
-    check(pair).set_adapter(
-        id, make_pair(file.config, pair.module, pair.a.size(0), as_f32(pair.a, allocator, "lora_A"),
-                      as_f32(pair.b, allocator, "lora_B")));
+    check(pair).set_adapter(id, make_pair(file.config, pair.module, as_f32(pair.a, allocator, "lora_A"),
+                                          as_f32(pair.b, allocator, "lora_B")));
 }
 
 io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& visit,

@@ -93,20 +93,20 @@ void add_token(PipelineParts& parts, const std::string& content, int32_t id, boo
   parts.added.push_back(std::move(token));
 }
 
-void build_byte_bpe(const GgufFile& file, const std::vector<std::string>& tokens,
-                    const std::vector<Type>& types, const Splitting& splitting, PipelineParts& parts) {
-  std::vector<std::pair<std::string, int32_t>> vocab;
-  vocab.reserve(tokens.size());
+void read_byte_bpe(const GgufFile& file, const std::vector<Type>& types, VocabSource& source) {
+  const std::vector<std::string>& tokens = source.tokens;
+  PipelineParts& parts = source.parts;
+  source.vocab.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     const auto id = static_cast<int32_t>(i);
     if (types[i] == Type::kNormal) {
-      vocab.emplace_back(tokens[i], id);
+      source.vocab.emplace_back(tokens[i], id);
     } else if (types[i] != Type::kUnused) {
       add_token(parts, tokens[i], id, types[i] != Type::kUserDefined, false);
     }
     parts.spelling.emplace_back(tokens[i], id);
   }
-  std::vector<std::pair<std::string, std::string>> merges;
+  auto& merges = source.merges;
   for (const std::string& line : file.array("tokenizer.ggml.merges").strings) {
     // A piece may itself hold a space only if it is not spelled in the byte alphabet; the first byte is never
     // one.
@@ -116,15 +116,20 @@ void build_byte_bpe(const GgufFile& file, const std::vector<std::string>& tokens
             replace_invalid_utf8(line.substr(0, 60)));
     merges.emplace_back(line.substr(0, blank), line.substr(blank + 1));
   }
-  parts.model = make_byte_bpe(vocab, merges, splitting.ignore_merges, true, -1, file.path());
-  parts.pre_tokenizer = make_regex_splits(splitting.patterns, file.path());
-  if (splitting.nfc) parts.normalizer = make_normalizer(Json{{"type", "NFC"}}, file.path());
-  parts.decoder = make_decoder("ByteLevel", file.path());
 }
 
-void build_sentencepiece(const GgufFile& file, const std::vector<std::string>& tokens,
-                         const std::vector<Type>& types, bool unigram, PipelineParts& parts) {
-  ScoredVocab vocab;
+void build_byte_bpe(const VocabSource& source, PipelineParts& parts, const std::string& where) {
+  parts.model = make_byte_bpe(source.vocab, source.merges, source.ignore_merges, true, -1, where);
+  parts.pre_tokenizer = make_regex_splits(source.patterns, where);
+  if (source.nfc) parts.normalizer = make_normalizer(Json{{"type", "NFC"}}, where);
+  parts.decoder = make_decoder("ByteLevel", where);
+}
+
+void read_sentencepiece(const GgufFile& file, const std::vector<Type>& types, bool unigram,
+                        VocabSource& source) {
+  const std::vector<std::string>& tokens = source.tokens;
+  PipelineParts& parts = source.parts;
+  ScoredVocab& vocab = source.scored;
   vocab.unigram = unigram;
   vocab.pieces = tokens;
   vocab.types = types;
@@ -159,11 +164,17 @@ void build_sentencepiece(const GgufFile& file, const std::vector<std::string>& t
       vocab.types[i] = Type::kControl;  // found beforehand, not by the model
     }
   }
-  build_scored(parts, std::move(vocab), file.path());
-  parts.special.clear();
   for (size_t i = 0; i < tokens.size(); ++i)
     if (types[i] == Type::kControl || types[i] == Type::kUnknown)
       parts.special.push_back(static_cast<int32_t>(i));
+}
+
+void build_sentencepiece(VocabSource& source, PipelineParts& parts, const std::string& where) {
+  const auto unknown = parts.unk;
+  const std::vector<int32_t> special = parts.special;
+  build_scored(parts, std::move(source.scored), where);
+  parts.special = special;  // as the file types them, not as the model looks for them
+  if (unknown) parts.unk = unknown;
 }
 
 void build_wordpiece(const GgufFile& file, const std::vector<std::string>& tokens,
@@ -192,8 +203,8 @@ void build_wordpiece(const GgufFile& file, const std::vector<std::string>& token
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const std::string& path) {
-  const GgufFile file = GgufFile::open(path);
+VocabSource read_gguf_vocab(const GgufFile& file) {
+  const std::string& path = file.path();
   require(file.find("tokenizer.ggml.model") != nullptr, path, "holds no tokenizer (no tokenizer.ggml.model)");
   const std::string model = file.string("tokenizer.ggml.model");
   const auto& tokens = file.array("tokenizer.ggml.tokens").strings;
@@ -201,7 +212,9 @@ std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const std::string& path) {
           "tokenizer.ggml.tokens holds {} tokens", tokens.size());
   const auto types = token_types(file, tokens.size());
 
-  PipelineParts parts;
+  VocabSource source;
+  source.tokens = tokens;
+  PipelineParts& parts = source.parts;
   parts.bos = id_of(file, "bos_token_id", tokens.size());
   parts.eos = id_of(file, "eos_token_id", tokens.size());
   parts.unk = id_of(file, "unknown_token_id", tokens.size());
@@ -209,18 +222,20 @@ std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const std::string& path) {
   bool add_bos = false, add_eos = false;
   std::string kind;
   if (model == "gpt2") {
-    const Splitting splitting = splitting_of(file);
-    build_byte_bpe(file, tokens, types, splitting, parts);
+    Splitting splitting = splitting_of(file);
+    read_byte_bpe(file, types, source);
+    source.patterns = std::move(splitting.patterns);
+    source.ignore_merges = splitting.ignore_merges;
+    source.nfc = splitting.nfc;
     add_bos = splitting.add_bos;
     kind = "byte-level BPE";
   } else if (model == "llama" || model == "t5") {
-    const auto unknown = parts.unk;
-    build_sentencepiece(file, tokens, types, model == "t5", parts);
-    if (unknown) parts.unk = unknown;
+    source.kind = VocabSource::Kind::kScored;
+    read_sentencepiece(file, types, model == "t5", source);
     (model == "t5" ? add_eos : add_bos) = true;
     kind = model == "t5" ? "SentencePiece unigram" : "SentencePiece BPE";
   } else if (model == "bert") {
-    build_wordpiece(file, tokens, types, parts);
+    source.kind = VocabSource::Kind::kWordPiece;
     if (!parts.bos) parts.bos = id_of(file, "cls_token_id", tokens.size());
     if (!parts.eos)
       parts.eos = id_of(file, "seperator_token_id", tokens.size());  // spelled like this in the format
@@ -234,6 +249,19 @@ std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const std::string& path) {
   parts.chat_template = file.string("tokenizer.chat_template", "");
   parts.kind = kind;
   parts.source = "gguf";
+  return source;
+}
+
+std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const std::string& path) {
+  const GgufFile file = GgufFile::open(path);
+  VocabSource source = read_gguf_vocab(file);
+  PipelineParts parts = std::move(source.parts);
+  if (source.kind == VocabSource::Kind::kByteBpe)
+    build_byte_bpe(source, parts, path);
+  else if (source.kind == VocabSource::Kind::kScored)
+    build_sentencepiece(source, parts, path);
+  else
+    build_wordpiece(file, source.tokens, token_types(file, source.tokens.size()), parts);
   return std::make_shared<Pipeline>(std::move(parts), path);
 }
 

@@ -30,6 +30,10 @@ struct SideFiles {
 };
 SideFiles read_side_files(const std::string& directory);
 
+// The file that load_tokenizer() reads for what it is given (of vocab.json and merges.txt the first).
+std::string tokenizer_file(const std::string& given);
+bool is_gguf(const std::string& path);
+
 // Names, flags, added tokens and the template into the parts. Prefix and suffix follow add_bos / add_eos
 // where they are said. `default_bos/eos`: what holds where they are not.
 void apply_side_files(PipelineParts& parts, const SideFiles& side, bool default_add_bos, bool default_add_eos,
@@ -60,6 +64,23 @@ struct ScoredVocab {
   bool byte_fallback = false;
   SentencePieceRules rules;
 };
+
+// A vocabulary as its file gives it, before the parts that do the work are made: what loading and exporting
+// share.
+struct VocabSource {
+  enum class Kind : uint8_t { kByteBpe, kScored, kWordPiece };
+  Kind kind = Kind::kByteBpe;
+  std::vector<std::string> tokens;                          // by id, as spelled in the file
+  std::vector<std::pair<std::string, int32_t>> vocab;       // kByteBpe: what merges are made of
+  std::vector<std::pair<std::string, std::string>> merges;  // kByteBpe
+  std::vector<std::string> patterns;        // kByteBpe: words are split by them, one after another
+  bool ignore_merges = false, nfc = false;  // kByteBpe
+  ScoredVocab scored;                       // kScored
+  PipelineParts parts;                      // added tokens, prefix, suffix, names, template
+};
+VocabSource read_gguf_vocab(const GgufFile& file);
+VocabSource read_llama2c_vocab(const std::string& path);
+
 // Normalizer, model, decoder, special ids and unk of `parts`. Errors: Error{where}.
 void build_scored(PipelineParts& parts, ScoredVocab vocab, const std::string& where);
 

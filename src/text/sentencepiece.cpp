@@ -181,10 +181,12 @@ std::shared_ptr<const Tokenizer> load_sentencepiece(const std::string& path, con
   return parse_sentencepiece(read_file(path, uint64_t{1} << 30), side, path);
 }
 
-std::shared_ptr<const Tokenizer> load_llama2c(const std::string& path) {
+VocabSource read_llama2c_vocab(const std::string& path) {
   const std::string bytes = read_file(path, uint64_t{1} << 30);
-  ScoredVocab vocab;
-  PipelineParts parts;
+  VocabSource source;
+  source.kind = VocabSource::Kind::kScored;
+  ScoredVocab& vocab = source.scored;
+  PipelineParts& parts = source.parts;
   size_t at = 4;
   const auto take = [&](auto& value) {
     require(bytes.size() - at >= sizeof value, path, "ends inside piece {}: is it llama2.c's tokenizer.bin?",
@@ -237,7 +239,14 @@ std::shared_ptr<const Tokenizer> load_llama2c(const std::string& path) {
   }
   parts.kind = "SentencePiece BPE";
   parts.source = "llama2.c";
-  build_scored(parts, std::move(vocab), path);
+  source.tokens = vocab.pieces;
+  return source;
+}
+
+std::shared_ptr<const Tokenizer> load_llama2c(const std::string& path) {
+  VocabSource source = read_llama2c_vocab(path);
+  PipelineParts parts = std::move(source.parts);
+  build_scored(parts, std::move(source.scored), path);
   return std::make_shared<Pipeline>(std::move(parts), path);
 }
 

@@ -58,22 +58,19 @@ std::shared_ptr<const Tokenizer> load_model_file(const fs::path& path, const Sid
   return load_sentencepiece(path.string(), side);
 }
 
-std::shared_ptr<const Tokenizer> load_directory(const fs::path& directory) {
-  const SideFiles side = read_side_files(directory.string());
-  if (const auto json = find_ending(directory, "tokenizer.json"); !json.empty())
-    return load_tokenizer_json(json.string(), side);
+fs::path file_in(const fs::path& directory) {
+  if (const auto json = find_ending(directory, "tokenizer.json"); !json.empty()) return json;
   for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
     std::error_code error;
-    if (fs::is_regular_file(directory / name, error)) return load_model_file(directory / name, side);
+    if (fs::is_regular_file(directory / name, error)) return directory / name;
   }
-  const auto vocab = find_ending(directory, "vocab.json"), merges = find_ending(directory, "merges.txt");
-  if (!vocab.empty() && !merges.empty()) return load_vocab_and_merges(vocab.string(), merges.string(), side);
-  if (const auto bin = find_file(directory, "tokenizer.bin", is_tokenizer_bin); !bin.empty())
-    return load_llama2c(bin.string());
+  const auto vocab = find_ending(directory, "vocab.json");
+  if (!vocab.empty() && !find_ending(directory, "merges.txt").empty()) return vocab;
+  if (const auto bin = find_file(directory, "tokenizer.bin", is_tokenizer_bin); !bin.empty()) return bin;
   if (const auto gguf =
           find_file(directory, "model.gguf", [](const std::string& n) { return n.ends_with(".gguf"); });
       !gguf.empty())
-    return load_gguf_tokenizer(gguf.string());
+    return gguf;
   fail(directory.string(),
        "holds no tokenizer: looked for tokenizer.json, tokenizer.model, spiece.model, vocab.json with "
        "merges.txt, "
@@ -89,36 +86,43 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   return ids;
 }
 
-std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& given) {
+std::string tokenizer_file(const std::string& given) {
   const fs::path path(given);
   std::error_code error;
-  if (fs::is_directory(path, error)) return load_directory(path);
+  if (fs::is_directory(path, error)) return file_in(path).string();
   require(fs::exists(path, error), given,
           "there is no such file or directory; expected a model directory, a tokenizer "
           "file or a .gguf");
   require(fs::is_regular_file(path, error), given, "is no regular file");
+  const std::string name = path.filename().string();
+  if (!name.ends_with(".bin") || is_tokenizer_bin(name) || is_gguf(path)) return given;
   const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  const std::string name = path.filename().string(), head = head_of(path);
-  if (head.starts_with("GGUF") || name.ends_with(".gguf")) return load_gguf_tokenizer(given);
-  if (name.ends_with(".bin")) {
-    if (is_tokenizer_bin(name)) return load_llama2c(given);
-    const auto bin = find_file(directory, "tokenizer.bin", is_tokenizer_bin);
-    require(!bin.empty(), given,
-            "has no tokenizer beside it: looked for tokenizer.bin and one tok*.bin in {}; name one "
-            "with --tokenizer",
-            directory.string());
-    return load_llama2c(bin.string());
-  }
+  const auto bin = find_file(directory, "tokenizer.bin", is_tokenizer_bin);
+  require(!bin.empty(), given,
+          "has no tokenizer beside it: looked for tokenizer.bin and one tok*.bin in {}; name one "
+          "with --tokenizer",
+          directory.string());
+  return bin.string();
+}
+
+bool is_gguf(const std::string& path) { return path.ends_with(".gguf") || head_of(path).starts_with("GGUF"); }
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& given) {
+  const fs::path path(tokenizer_file(given));
+  const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const std::string name = path.filename().string(), file = path.string();
+  if (is_gguf(file)) return load_gguf_tokenizer(file);
+  if (name.ends_with(".bin")) return load_llama2c(file);
   const SideFiles side = read_side_files(directory.string());
   if (name.ends_with(".model")) return load_model_file(path, side);
   if (name.ends_with("vocab.json") || name.ends_with("merges.txt")) {
     const auto vocab = find_ending(directory, "vocab.json"), merges = find_ending(directory, "merges.txt");
-    require(!vocab.empty() && !merges.empty(), given, "needs vocab.json and merges.txt beside each other");
+    require(!vocab.empty() && !merges.empty(), file, "needs vocab.json and merges.txt beside each other");
     return load_vocab_and_merges(vocab.string(), merges.string(), side);
   }
-  if (name.ends_with(".json")) return load_tokenizer_json(given, side);
-  if (looks_like_tiktoken(head)) return load_tiktoken(given, side);
-  fail(given,
+  if (name.ends_with(".json")) return load_tokenizer_json(file, side);
+  if (looks_like_tiktoken(head_of(path))) return load_tiktoken(file, side);
+  fail(file,
        "is no tokenizer file that is known: tokenizer.json, tokenizer.model, spiece.model, vocab.json, "
        "merges.txt, "
        "tokenizer.bin and .gguf are");

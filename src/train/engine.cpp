@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -10,6 +11,7 @@
 #include "base/process.h"
 #include "io/bnb_checkpoint.h"
 #include "io/peft_adapter.h"
+#include "text/export.h"
 #include "train/loading.h"
 #include "train/nonfinite.h"
 
@@ -164,7 +166,8 @@ void Engine::export_to(const std::string& directory, const Json& manifest) {
     return;
   }
   std::vector<io::CheckpointItem> items;
-  const bool narrow = prepared_.recipe.dtype == "bf16";
+  const Recipe& recipe = prepared_.recipe;
+  const bool narrow = recipe.dtype == "bf16";
   model_->visit_weights([&](const std::string& name, const quant::Weight& w) {
     io::CheckpointItem item;
     item.name = name;
@@ -174,8 +177,20 @@ void Engine::export_to(const std::string& directory, const Json& manifest) {
     item.make = [w, narrow] { return narrow && w.dense.dtype() == kF32 ? as_bf16(w) : w; };
     items.push_back(std::move(item));
   });
-  io::write_bnb_checkpoint(directory, items, prepared_.config.source,
-                           prepared_.files.container == "safetensors" ? prepared_.files.path : "", {});
+  // Written inside, then moved up over what an earlier step left; config.json, which makes it a model, is
+  // last.
+  const std::filesystem::path inner = fmt::format("{}/model.tmp-{}", directory, ::getpid());
+  io::write_bnb_checkpoint(inner.string(), items, prepared_.config.source,
+                           {text::export_tokenizer(recipe.model, recipe.tokenizer).files, {}}, {});
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(inner))
+    names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end(),
+            [](const auto& a, const auto& b) { return (a == "config.json") < (b == "config.json"); });
+  for (const std::string& name : names)
+    std::filesystem::rename(inner / name, std::filesystem::path(directory) / name);
+  std::filesystem::remove(inner);
+  sync_directory(directory);
 }
 
 }  // namespace nibble::train

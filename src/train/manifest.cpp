@@ -38,6 +38,7 @@ Json make_manifest(const Prepared& prepared) {
                    {"status", "running"},
                    {"base", prepared.files.path},
                    {"base_hash", prepared.files.hash()},
+                   {"base_sources", prepared.files.sources},
                    {"train_data_hash", examples_hash(prepared.dataset.train, prepared.dataset.train_weights)},
                    {"eval_data_hash", examples_hash(prepared.dataset.eval, {})}};
   if (prepared.tokenizer) {

@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "base/process.h"
 #include "base/text.h"
+#include "io/peft_adapter.h"
 #include "train/loading.h"
 
 namespace nibble::train {
@@ -15,7 +16,8 @@ namespace {
 void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_t vocab) {
   for (const auto& example : examples)
     for (const int32_t id : example.ids)
-      require(id >= 0 && id < vocab, "train", "{} has token {}, the model knows {}; is this the model's own tokenizer?", example.source, id,
+      require(id >= 0 && id < vocab, "train",
+              "{} has token {}, the model knows {}; is this the model's own tokenizer?", example.source, id,
               vocab);
 }
 
@@ -43,7 +45,8 @@ StepShape Prepared::shape() const {
 
 int64_t Prepared::total_steps(const data::StepStream& stream) const {
   if (recipe.max_steps > 0) return recipe.max_steps;
-  const double steps = std::ceil(recipe.num_train_epochs * static_cast<double>(stream.steps_per_epoch()) - 1e-9);
+  const double steps =
+      std::ceil(recipe.num_train_epochs * static_cast<double>(stream.steps_per_epoch()) - 1e-9);
   return std::max<int64_t>(static_cast<int64_t>(steps), 1);
 }
 
@@ -52,7 +55,11 @@ Prepared prepare(Recipe recipe) {
   set_threads(static_cast<int>(recipe.threads));
   backend::register_cpu_kernels();
   Prepared prepared;
-  prepared.files = recipe.init == "random" ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed)) : io::open_model(recipe.model);
+  prepared.files = recipe.init == "random"
+                       ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed))
+                       : io::open_model(recipe.model);
+  if (!recipe.adapter.empty())
+    io::require_same_base(io::read_adapter(recipe.adapter), recipe.adapter, prepared.files);
   {
     const auto allocator = make_meta_allocator();
     backend::Stream stream(*allocator);
@@ -85,24 +92,31 @@ std::string show_gate(const Prepared& prepared, bool colour) {
   int64_t trained = 0;
   for (const auto& example : prepared.dataset.train) trained += example.trained();
   require(trained > 0, "data",
-          "no token of {} examples is trained; are the answers empty, or is the format another one (see `nibble inspect data`)?",
+          "no token of {} examples is trained; are the answers empty, or is the format another one (see "
+          "`nibble inspect data`)?",
           prepared.dataset.train.size());
   std::string text;
-  for (const auto& file : report.files) text += fmt::format("data    {}: {}, {} examples\n", file.path, file.format, show_count(file.examples));
-  text += fmt::format("        {} examples to train on, {} held out; {} tokens, {} of them trained; sequences of {}\n",
-                      show_count(static_cast<int64_t>(prepared.dataset.train.size())),
-                      show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens), show_count(trained),
-                      show_count(report.max_seq_length));
-  const std::pair<int64_t, const char*> counts[] = {{report.overlong, "over-long"},   {report.truncated, "truncated"},
-                                                    {report.dropped, "dropped"},      {report.split, "split"},
-                                                    {report.untrained, "untrained (left out)"}, {report.duplicates, "exact duplicates"},
+  for (const auto& file : report.files)
+    text += fmt::format("data    {}: {}, {} examples\n", file.path, file.format, show_count(file.examples));
+  text += fmt::format(
+      "        {} examples to train on, {} held out; {} tokens, {} of them trained; sequences of {}\n",
+      show_count(static_cast<int64_t>(prepared.dataset.train.size())),
+      show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens),
+      show_count(trained), show_count(report.max_seq_length));
+  const std::pair<int64_t, const char*> counts[] = {{report.overlong, "over-long"},
+                                                    {report.truncated, "truncated"},
+                                                    {report.dropped, "dropped"},
+                                                    {report.split, "split"},
+                                                    {report.untrained, "untrained (left out)"},
+                                                    {report.duplicates, "exact duplicates"},
                                                     {report.overlap, "also held out"}};
   std::string rest;
   for (const auto& [count, what] : counts)
     if (count > 0) rest += fmt::format("{}{} {}", rest.empty() ? "        " : ", ", show_count(count), what);
   if (!rest.empty()) text += rest + "\n";
   if (prepared.tokenizer)
-    text += "first example, trained tokens marked:\n" + data::show_example(prepared.dataset.train[0], *prepared.tokenizer, colour) + "\n";
+    text += "first example, trained tokens marked:\n" +
+            data::show_example(prepared.dataset.train[0], *prepared.tokenizer, colour) + "\n";
   return text;
 }
 

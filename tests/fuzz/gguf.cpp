@@ -5,6 +5,7 @@
 
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/use_tokenizer.h"
+#include "text/export.h"
 #include "text/loaders.h"
 
 FUZZ_TARGET(gguf) {
@@ -16,4 +17,5 @@ FUZZ_TARGET(gguf) {
     if (!tensor.data.empty()) sum += std::to_integer<unsigned>(tensor.data.back());
   if (sum == 0xFFFFFFFF) std::abort();
   nibble::fuzz::use(*nibble::text::load_gguf_tokenizer(path), nibble::fuzz::kText);
+  (void)nibble::text::export_tokenizer(path, "");
 }

@@ -61,11 +61,10 @@ class BnbCheckpoint : public ::testing::TestWithParam<Kind> {};
 TEST_P(BnbCheckpoint, IsReadBackAsItWasMade) {
   const Kind k = GetParam();
   TempDir dir;
-  put_file(dir / "tokenizer.json", "{}");
   const auto items = tiny_items(k.format, k.double_quant, k.block);
   int64_t last = 0, total = 0;
   const auto report = write_bnb_checkpoint(
-      dir / "out", items, tiny_config(), dir.path(),
+      dir / "out", items, tiny_config(), {.files = {{"tokenizer.json", "{}"}}, .sources = {}},
       [&](int64_t done, int64_t all) {
         EXPECT_GT(done, last);
         last = done;
@@ -98,7 +97,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, BnbCheckpoint,
 
 TEST(BnbCheckpointFile, SaysWhatTransformersNeeds) {
   TempDir dir;
-  write_bnb_checkpoint(dir / "out", tiny_items("nf4", true), tiny_config(), "", {});
+  write_bnb_checkpoint(dir / "out", tiny_items("nf4", true), tiny_config(), {}, {});
   const Json c = parse_json(read_file(dir / "out/config.json"), "config");
   EXPECT_EQ(c["dtype"], "float32");
   EXPECT_EQ(c["hidden_size"], 64);
@@ -147,24 +146,24 @@ TEST(BnbCheckpointFile, DecodesToF32WhateverItIsComputedIn) {
 
 TEST(BnbCheckpointFile, RefusesWhatCannotBeLoaded) {
   TempDir dir;
-  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", tiny_items("e2m1", false), tiny_config(), "", {}),
+  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", tiny_items("e2m1", false), tiny_config(), {}, {}),
                "Transformers loads nf4, fp4 and int8 checkpoints; e2m1 lives in nibble alone");
-  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", {}, tiny_config(), "", {}), "without tensors");
+  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", {}, tiny_config(), {}, {}), "without tensors");
   auto items = tiny_items("nf4", true);
   for (auto& item : items)
     if (item.format != nullptr) {
       item.double_quant = false;
       break;
     }
-  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", items, tiny_config(), "", {}), "checkpoints hold one format");
+  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", items, tiny_config(), {}, {}), "checkpoints hold one format");
   items = tiny_items("nf4", true);
   items[0].shape = {96, 32};
-  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", items, tiny_config(), "", {}), "was announced as");
+  EXPECT_ERROR(write_bnb_checkpoint(dir / "a", items, tiny_config(), {}, {}), "was announced as");
   EXPECT_FALSE(fs::exists(dir / "a/config.json"));
   EXPECT_FALSE(fs::exists(dir / "a/model.safetensors"));
   fs::create_directories(dir / "b");
   put_file(dir / "b/config.json", "mine");
-  EXPECT_ERROR(write_bnb_checkpoint(dir / "b", tiny_items("nf4", true), tiny_config(), "", {}),
+  EXPECT_ERROR(write_bnb_checkpoint(dir / "b", tiny_items("nf4", true), tiny_config(), {}, {}),
                "holds a config.json already");
   EXPECT_EQ(get_file(dir / "b/config.json"), "mine");
 }
@@ -178,7 +177,7 @@ TEST(BnbCheckpointFile, AFullDiskLeavesNothingThatLooksLikeAModel) {
     const rlimit limit{26'000, 26'000};
     ::setrlimit(RLIMIT_FSIZE, &limit);
     const std::string message =
-        error_of([&] { write_bnb_checkpoint(dir / "a", items, tiny_config(), "", {}, 25'000); });
+        error_of([&] { write_bnb_checkpoint(dir / "a", items, tiny_config(), {}, {}, 25'000); });
     ::_exit(message.find("cannot write") != std::string::npos ? 0 : 4);
   }
   int status = 0;

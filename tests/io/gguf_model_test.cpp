@@ -95,6 +95,30 @@ class Patched {
   std::string bytes_;
 };
 
+// Only Mistral's class slides, in Transformers as here: that is what such a file becomes.
+TEST(GgufModel, ASlidingWindowIsMistrals) {
+  const TempDir dir;
+  std::string bytes = get_file(golden("io/tiny.gguf"));
+  std::string pairs;
+  const auto pair = [&](const std::string& key, uint32_t value) {
+    const uint64_t length = key.size();
+    const uint32_t u32_type = 4;
+    pairs.append(reinterpret_cast<const char*>(&length), 8).append(key);
+    pairs.append(reinterpret_cast<const char*>(&u32_type), 4)
+        .append(reinterpret_cast<const char*>(&value), 4);
+  };
+  pair("llama.attention.sliding_window", 24);
+  pair("xy", 0);
+  ASSERT_EQ(pairs.size() % 32, 0u) << "what follows stays aligned";
+  bytes.insert(24, pairs);
+  bytes[16] = static_cast<char>(bytes[16] + 2);
+  put_file(dir / "m.gguf", bytes);
+  const ModelFiles m = open_model(dir / "m.gguf");
+  EXPECT_EQ(m.config["sliding_window"], 24);
+  EXPECT_EQ(m.config["model_type"], "mistral");
+  EXPECT_EQ(m.config["architectures"], Json::array({"MistralForCausalLM"}));
+}
+
 TEST(GgufModel, LyingMetadataIsNamed) {
   const auto has = [](const char* s) { return ::testing::HasSubstr(s); };
   EXPECT_EQ(Patched().error(), "no error");

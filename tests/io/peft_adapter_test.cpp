@@ -106,6 +106,11 @@ TEST(PeftAdapter, PatternsMatchAsPeftMatchesThem) {
   EXPECT_EQ(scale_of(c, "model.layers.1.self_attn.q_proj"), 4.0);
   c.use_rslora = true;
   EXPECT_EQ(scale_of(c, "model.layers.1.self_attn.q_proj"), 8.0);
+  // PEFT takes the first in the order of the file, not the most particular.
+  c.rank_pattern = {{"q_proj", 4}, {"layers.1.self_attn.q_proj", 2}};
+  EXPECT_EQ(rank_of(c, "model.layers.1.self_attn.q_proj"), 4);
+  c.rank_pattern = {{"layers.1.self_attn.q_proj", 2}, {"q_proj", 4}};
+  EXPECT_EQ(rank_of(c, "model.layers.1.self_attn.q_proj"), 2);
   c.rank_pattern = {{"(a+)+b", 1}};
   EXPECT_EQ(rank_of(c, std::string(200, 'a')), 8) << "a hostile pattern ends";
   c.rank_pattern = {{"(", 1}};

@@ -92,6 +92,20 @@ TEST(Run, LeavesWhatIsPromised) {
   EXPECT_GT(json["peak_rss_bytes"].get<int64_t>(), 1 << 20);
 }
 
+TEST(Run, FullFineTuningLeavesAModelEachTimeItIsTheBest) {
+  const TempDir dir;
+  const std::string out = dir.path + "/run";
+  const RunResult result = run(out, {"method=full", "quantize=none", "dtype=f32", "eval_steps=2", "learning_rate=0.001"});
+  ASSERT_EQ(result.evals.size(), 3u);
+  EXPECT_LT(result.evals[2].loss, result.evals[0].loss) << "so the best was written more than once";
+  for (const std::string& place : {out, out + "/best"}) {
+    const io::ModelFiles model = io::open_model(place);
+    EXPECT_NE(model.hash(), io::open_model(kTiny).hash());
+    EXPECT_THAT(model.sources, testing::IsEmpty()) << "its weights are new";
+    for (const auto& entry : fs::directory_iterator(place)) EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos);
+  }
+}
+
 TEST(Run, MetricsHaveTheirFields) {
   const TempDir dir;
   run(dir.path + "/run", {"logging_steps=2", "max_steps=5"});
