@@ -40,6 +40,7 @@ linear, dense = {}, []
 for name, module in model.named_modules():
     if isinstance(module, bnb.nn.Linear4bit):
         module.compute_dtype, module.compute_type_is_set = torch.float32, True
+        module.support_avx512bf16_for_cpu = False  # its kernel for that computes in bf16, whatever it is given
         linear[name] = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float()
     elif isinstance(module, bnb.nn.Linear8bitLt):
         linear[name] = module.weight.data.float() * module.weight.SCB.float()[:, None] / 127

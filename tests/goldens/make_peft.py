@@ -59,6 +59,7 @@ def load():
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.compute_dtype, module.compute_type_is_set = torch.float32, True
+            module.support_avx512bf16_for_cpu = False  # its kernel for that computes in bf16, whatever it is given
     return model
 
 
