@@ -24,7 +24,9 @@ void read_windows(const Json& config, LlamaConfig& c) {
   const bool never =
       type == "llama" || type == "gemma" ||
       (type.starts_with("qwen") && !json_get<bool>(config, "use_sliding_window", false, kConfig));
-  const int64_t window = never ? 0 : positive(config, "sliding_window", type.starts_with("gemma") ? 4096 : 0);
+  // Transformers' defaults for a missing key; null is no window.
+  const int64_t missing = type == "phi3" || config.contains("sliding_window") ? 0 : 4096;
+  const int64_t window = never ? 0 : positive(config, "sliding_window", missing);
   for (int64_t i = 0; i < c.layers; ++i) {
     const bool slides = types.empty() ? slides_by_default(config, type, i)
                                       : types[static_cast<size_t>(i)] == "sliding_attention";

@@ -132,7 +132,7 @@ TEST(BnbCheckpointFile, DecodesToF32WhateverItIsComputedIn) {
   auto items = tiny_items("nf4", true);
   for (CheckpointItem& item : items)
     if (item.format != nullptr) item.dtype = kBF16;
-  write_bnb_checkpoint(dir / "out", items, tiny_config(), "", {});
+  write_bnb_checkpoint(dir / "out", items, tiny_config(), {}, {});
   const auto file = SafetensorsFile::open(dir / "out/model.safetensors");
   int64_t states = 0;
   for (const auto& e : file.entries) {

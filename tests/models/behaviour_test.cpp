@@ -1,6 +1,7 @@
 // What a model must do whatever its numbers are: sequences do not see each other, a cache changes nothing,
 // adapters keep to their tokens, full fine-tuning reaches every weight, a bad config is an error that says
 // so.
+#include "models/llama_config.h"
 #include "tests/models/tiny.h"
 
 namespace nibble::models::test {
@@ -88,6 +89,25 @@ TEST(Cache, OverflowIsAnError) {
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), HasSubstr("5 more tokens after 0 do not fit a capacity of 4"));
   }
+}
+
+TEST(SlidingWindow, AMissingKeyIsTransformersDefault) {
+  Json config = io::open_model(kTiny).config;
+  const auto windows = [&](const char* type, const Json& window) {
+    config["model_type"] = type;
+    config.erase("sliding_window");
+    if (!window.is_discarded()) config["sliding_window"] = window;
+    return read_llama_config(config).windows;
+  };
+  const Json missing(Json::value_t::discarded);
+  EXPECT_EQ(windows("mistral", missing), (std::vector<int64_t>{4096, 4096}));
+  EXPECT_EQ(windows("mistral", nullptr), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(windows("mistral", 8), (std::vector<int64_t>{8, 8}));
+  EXPECT_EQ(windows("llama", missing), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(windows("qwen2", missing), (std::vector<int64_t>{0, 0})) << "use_sliding_window is false";
+  config["use_sliding_window"] = true;
+  config["max_window_layers"] = 1;
+  EXPECT_EQ(windows("qwen2", missing), (std::vector<int64_t>{0, 4096}));
 }
 
 TEST(Logits, OfPickedRows) {
@@ -266,8 +286,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Bad{"hidden_size", "64", "\"hidden_size\" should be a whole number"},
                     Bad{"hidden_size", 128, "[96, 64]"}, Bad{"vocab_size", 97, "model.embed_tokens.weight"},
                     Bad{"num_hidden_layers", 3, "model.layers.2"},
-                    Bad{"num_hidden_layers", 2'000'000'000, "is 2000000000; at most 10000"}, Bad{"attention_bias", true, "q_proj.bias"},
-                    Bad{"rms_norm_eps", 0, "rms_norm_eps"}, Bad{"rope_theta", -1, "rope_theta"},
+                    Bad{"num_hidden_layers", 2'000'000'000, "is 2000000000; at most 10000"},
+                    Bad{"attention_bias", true, "q_proj.bias"}, Bad{"rms_norm_eps", 0, "rms_norm_eps"},
+                    Bad{"rope_theta", -1, "rope_theta"},
                     Bad{"rope_scaling", Json{{"rope_type", "spiral"}}, "unknown rope_type \"spiral\""},
                     Bad{"architectures", Json::array({"MambaForCausalLM"}),
                         "\"MambaForCausalLM\" is not known; known are LlamaForCausalLM"}));
