@@ -31,12 +31,15 @@ int run_plan(const Arguments& arguments) {
 
   const train::Prepared prepared = train::prepare(recipe_options.recipe(std::nullopt));
   const train::StepShape shape = prepared.shape();
+  const train::MachineSpeed speed = train::measured_speed();
   Json document = {{"plans", Json::array()}};
   std::string text;
   for (const train::Checkpointing policy : {train::Checkpointing::kNone, train::Checkpointing::kSelective, train::Checkpointing::kBlock}) {
     const train::StepPlan plan = train::plan_step(prepared.files, prepared.recipe, shape, policy, prepared.program_bytes);
     document["plans"].push_back(train::plan_json(plan));
-    text += fmt::format("gradient_checkpointing: {}\n{}\n", train::checkpointing_name(policy), train::memory_table(plan));
+    document["plans"].back()["seconds_per_step"] = plan.cost.seconds(speed);
+    text += fmt::format("gradient_checkpointing: {}\n{}{}\n", train::checkpointing_name(policy), train::memory_table(plan),
+                        train::time_line(plan, prepared.recipe.gradient_accumulation_steps, speed));
   }
   const train::StepPlan chosen = train::choose_plan(prepared.files, prepared.recipe, shape, prepared.program_bytes);
   document["chosen"] = train::checkpointing_name(chosen.checkpointing);

@@ -11,12 +11,6 @@
 namespace nibble::train {
 namespace {
 
-class CountFlops : public autograd::OpObserver {
- public:
-  void on_op(const char*, bool, const Tensor&, double op_flops, double) override { flops += op_flops; }
-  double flops = 0;
-};
-
 int64_t bytes_of(const Tensor& t) { return t.defined() ? t.bytes() : 0; }
 
 int64_t scale_bytes(const quant::Weight& w) {
@@ -25,11 +19,11 @@ int64_t scale_bytes(const quant::Weight& w) {
 
 // Runs one micro-step on the meta device and turns its record into an arena.
 ArenaPlan dry_run(const models::CausalModel& model, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing, Pass pass,
-                  backend::Stream& stream, CountFlops& count, int64_t* logits) {
+                  backend::Stream& stream, StepCost& cost, int64_t* logits) {
   const auto allocator = make_meta_allocator();
   Context cx(stream, *allocator, compute_dtype(recipe));
   cx.checkpointing = checkpointing;
-  cx.observer = &count;
+  cx.observer = &cost;
   allocator->ledger().start_recording();
   run_micro(model, cx, largest_micro(shape), pass, 1.0f, recipe.lora());
   ArenaPlan plan = plan_arena(allocator->ledger().stop_recording());
@@ -82,8 +76,6 @@ int64_t StepPlan::bytes(std::string_view row) const {
   return 0;
 }
 
-double StepPlan::seconds(double flops_per_second) const { return run_flops / (kExpectedShare * std::max(flops_per_second, 1.0)); }
-
 StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing,
                    int64_t program) {
   const auto allocator = make_meta_allocator();
@@ -102,15 +94,16 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   OptimizerOptions options = optimizer_options(recipe);
   const Optimizer optimizer(parameters, options, *allocator);
 
-  CountFlops train_flops, eval_flops;
+  StepCost eval_cost;
   int64_t logits = 0;
-  plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, train_flops, &logits);
-  plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_flops, nullptr);
+  plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, plan.cost, &logits);
+  plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_cost, nullptr);
   if (program > 0) plan.rows.push_back({"program", program, "code, libraries, tokenizer, encoded data"});
   plan.rows.push_back({"base", base + allocator->ledger().names_peak()[{"weights", "rope_table"}],
                        recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
   const auto accumulation = recipe.gradient_accumulation_steps;
-  plan.run_flops = train_flops.flops * static_cast<double>(accumulation);
+  plan.cost.repeat(accumulation);
+  plan.cost.add_update(static_cast<double>(plan.trainable), static_cast<double>(optimizer.state_bytes()));
   plan.useful_flops = step_flops(*model, recipe, shape.tokens * accumulation, shape.tokens * accumulation);
 
   const int64_t trained_bytes = plan.trainable * 4;
@@ -145,6 +138,13 @@ std::string memory_table(const StepPlan& plan) {
   return text;
 }
 
+std::string time_line(const StepPlan& plan, int64_t accumulation, const MachineSpeed& speed) {
+  const double seconds = plan.cost.seconds(speed);
+  const int64_t tokens = plan.shape.tokens * accumulation;
+  return fmt::format("about {} a step of {} tokens, {} tok/s, when every token is learned\n", show_seconds(seconds), show_count(tokens),
+                     show_count(static_cast<int64_t>(static_cast<double>(tokens) / seconds + 0.5)));
+}
+
 Json plan_json(const StepPlan& plan) {
   Json json = {{"checkpointing", checkpointing_name(plan.checkpointing)},
                {"tokens_per_micro_batch", plan.shape.tokens},
@@ -157,7 +157,7 @@ Json plan_json(const StepPlan& plan) {
   json["total_bytes"] = plan.total();
   json["page_file_bytes"] = plan.page_file_bytes;
   json["checkpoint_bytes"] = plan.checkpoint_bytes;
-  json["step_flops"] = plan.run_flops;
+  json["step_flops"] = plan.cost.flops();
   return json;
 }
 

@@ -59,7 +59,7 @@ StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
   for (const Change& change : changes_of(recipe)) {
     const StepPlan other =
         plan_step(files, change.recipe, scaled(shape, recipe, change.recipe), checkpointing_named(change.recipe.gradient_checkpointing), program);
-    if (other.total() <= recipe.memory_limit) fits.push_back({change.text, change.cost + other.run_flops / plan.run_flops, other.total()});
+    if (other.total() <= recipe.memory_limit) fits.push_back({change.text, change.cost + other.cost.flops() / plan.cost.flops(), other.total()});
   }
   std::stable_sort(fits.begin(), fits.end(), [](const Fit& a, const Fit& b) { return a.cost < b.cost; });
   // Two changes of different kinds: the first key tells them apart.
@@ -85,7 +85,7 @@ StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const St
   std::optional<StepPlan> best;
   for (const Checkpointing policy : {Checkpointing::kSelective, Checkpointing::kBlock}) {
     StepPlan plan = plan_step(files, recipe, shape, policy, program);
-    if (plan.total() <= recipe.memory_limit && (!best || plan.run_flops < best->run_flops)) best = std::move(plan);
+    if (plan.total() <= recipe.memory_limit && (!best || plan.cost.flops() < best->cost.flops())) best = std::move(plan);
   }
   if (!best) refuse(files, recipe, shape, asked);
   return *best;

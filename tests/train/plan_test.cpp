@@ -80,8 +80,13 @@ TEST(Plan, CheckpointingPoliciesNeedLessAndLess) {
   const StepPlan none = arena(Checkpointing::kNone), selective = arena(Checkpointing::kSelective), block = arena(Checkpointing::kBlock);
   EXPECT_GT(none.arena_bytes(), selective.arena_bytes());
   EXPECT_GT(selective.arena_bytes(), block.arena_bytes());
-  EXPECT_GT(block.run_flops, none.run_flops);
-  EXPECT_GT(none.run_flops, 0.8 * none.useful_flops);
+  EXPECT_GT(block.cost.flops(), none.cost.flops());
+  EXPECT_GT(none.cost.flops(), 0.8 * none.useful_flops);
+  const MachineSpeed slow{1e9, 1e9}, fast{2e9, 2e9};
+  EXPECT_NEAR(none.cost.seconds(slow), 2 * none.cost.seconds(fast), 1e-9);
+  EXPECT_GT(block.cost.seconds(slow), none.cost.seconds(slow));
+  EXPECT_GT(none.cost.seconds(slow), none.cost.flops() / 1e9) << "no step is faster than its FLOPs";
+  EXPECT_THAT(time_line(none, 1, slow), HasSubstr("a step of 512 tokens"));
 }
 
 TEST(Plan, TakesTheFastestPolicyThatFits) {

@@ -1,0 +1,41 @@
+#include "train/step_time.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "backend/limits.h"
+
+namespace nibble::train {
+namespace {
+
+// Shares of the limits that the step's kernels reach (docs/performance.md, "nibble bench").
+constexpr double kProductShare = 0.85;    // thin products and decoding included
+constexpr double kAttentionShare = 0.40;  // tiles with masks and exponentials
+constexpr double kMemoryShare = 0.60;     // of copying, for element-wise operations
+
+}  // namespace
+
+MachineSpeed measured_speed() { return {backend::matmul_limit_flops(), backend::copy_bandwidth()}; }
+
+void StepCost::on_op(const char* name, bool, const Tensor&, double flops, double bytes) {
+  const std::string_view op = name;
+  if (op == "attention")
+    attention_ += flops;
+  else if (op == "linear" || op == "head_cross_entropy")
+    products_ += flops;
+  else
+    bytes_ += bytes;
+}
+
+void StepCost::add_update(double trainable, double state_bytes) { bytes_ += trainable * 12 + 2 * state_bytes; }
+
+void StepCost::repeat(int64_t times) {
+  for (double* part : {&products_, &attention_, &bytes_}) *part *= static_cast<double>(times);
+}
+
+double StepCost::seconds(const MachineSpeed& speed) const {
+  const double flops = std::max(speed.products, 1.0), bandwidth = std::max(speed.bandwidth, 1.0);
+  return products_ / (kProductShare * flops) + attention_ / (kAttentionShare * flops) + bytes_ / (kMemoryShare * bandwidth);
+}
+
+}  // namespace nibble::train
