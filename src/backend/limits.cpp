@@ -11,7 +11,7 @@
 namespace nibble::backend {
 namespace {
 
-constexpr int64_t kRows = 2048, kWide = 1536, kNarrow = 576;
+constexpr int64_t kRows = 768, kWide = 1536, kNarrow = 576;
 
 // The best of both directions of a feed-forward projection, divided over rows here or by the library itself.
 double measure() {
