@@ -1,10 +1,26 @@
-// The limit that speeds are compared with, measured on the machine and in the run it is quoted for.
+// The limits that speeds are compared with, measured on the machine and in the run they are quoted for.
 #pragma once
+#include <cstdint>
+#include <vector>
 
 namespace nibble::backend {
 
 // FLOP/s of the library's product (oneDNN, f32) on the shape of a LLaMA block's projections, on all threads:
-// the best of repetitions within about 0.2 s. Measured once a process.
+// the best of repetitions within about half a second. Measured once a process.
 double matmul_limit_flops();
+
+// C [m, n] = A [m, k] · B [k, n], `count` times.
+struct ProductShape {
+  int64_t m = 0, n = 0, k = 0;
+  double count = 1;
+};
+// Seconds that one pass over all these products takes in the same library, f32, on all threads: the best of
+// `repetitions` of each, rows divided by the library or over our threads, whichever is faster.
+double product_limit_seconds(const std::vector<ProductShape>& shapes, int repetitions);
+
+// Bytes per second of reading (summing 256 MB) and of copying (bytes read plus bytes written) on all threads,
+// the best of five.
+double read_bandwidth();
+double copy_bandwidth();
 
 }  // namespace nibble::backend

@@ -8,6 +8,7 @@ namespace nibble::cli {
 
 using Arguments = std::vector<std::string>;
 
+int run_bench(const Arguments& arguments);
 int run_chat(const Arguments& arguments);
 int run_eval_match(const Arguments& arguments);
 int run_eval_ppl(const Arguments& arguments);

@@ -17,6 +17,7 @@ const std::vector<Command>& commands() {
       {"inspect adapter", "rank, targets and norms of a LoRA adapter", run_inspect_adapter},
       {"quantize", "write a model as a bitsandbytes checkpoint that Transformers loads", run_quantize},
       {"study", "a grid of trainings and measurements, and the table that comes of it", run_study},
+      {"bench", "where the time of a training step goes, beside what the machine can do", run_bench},
       {"tokenize", "ids and pieces of a text, and back", run_tokenize},
   };
   return table;

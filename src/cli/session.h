@@ -25,6 +25,7 @@ class Session {
   explicit Session(const ModelOptions& options);
 
   const models::CausalModel& model() const { return *model_; }
+  models::CausalModel& model() { return *model_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   // Errors: the model has no chat template, or one that cannot be parsed.
   const text::ChatTemplate& chat() const;

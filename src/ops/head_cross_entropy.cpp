@@ -70,9 +70,8 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
   Tensor loss = cx.empty({1}, kF32, "head.loss"), losses = cx.empty({n}, kF32, "head.token_losses");
   Tensor hc = cx.empty({capacity, width}, h.dtype(), "head.h"),
          logits = cx.empty({capacity, vocab}, kF32, "head.logits");
-  Tensor narrow, dhc, dh, capped;
+  Tensor dhc, dh, capped;
   if (gradient && head.softcap > 0) capped = cx.empty({capacity, vocab}, kF32, "head.capped_logits");
-  if (gradient && product != kF32) narrow = cx.empty({capacity, vocab}, product, "head.dlogits");
   if (wants_dh) {
     dhc = cx.empty({capacity, width}, h.dtype(), "head.dh_chunk");
     dh = cx.empty({tokens, width}, h.dtype(), "head.dh");
@@ -106,11 +105,7 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
     if (!gradient) continue;
     if (kept) backend::softcap_backward(stream, scores, kept, head.softcap, scores);
 
-    Tensor dy = scores;
-    if (narrow) {
-      dy = narrow.rows(0, m);
-      backend::accumulate(stream, scores, dy, false);
-    }
+    const Tensor& dy = scores;  // f32: products take it as it is
     Tensor dx = wants_dh ? dhc.rows(0, m) : Tensor();
     if (wants_dh) backend::matmul(stream, dy, w.values(), dx, {});
     for (HeadBranch& lora : branches) {

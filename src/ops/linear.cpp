@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "backend/kernels/elementwise.h"
 #include "backend/kernels/matmul.h"
 #include "backend/kernels/matvec.h"
@@ -9,9 +11,13 @@
 namespace nibble::ops {
 namespace {
 
+bool few_rows(const Context& cx, int64_t rows) {
+  return cx.inference() && rows <= backend::kMatvecRows && backend::weight_matvec.has(cx.device());
+}
+
 void base_product(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& y) {
   backend::Stream& stream = cx.stream();
-  if (cx.inference() && x.size(0) <= backend::kMatvecRows && backend::weight_matvec.has(cx.device())) {
+  if (few_rows(cx, x.size(0))) {
     backend::weight_matvec(stream, x, *args.weight, y);
   } else {
     const backend::WeightLease w(stream, *args.weight, backend::product_dtype(cx.device(), cx.compute()));
@@ -34,11 +40,35 @@ Cost cost_of(const LinearArgs& args, int64_t tokens) {
           static_cast<double>(args.weight->stored_bytes()) + 4 * rows * (in + out)};
 }
 
-// What backward keeps of each branch.
+// What backward keeps of each branch. xa of a fused one comes with the product, which a recomputed tail may
+// not run.
 struct SavedBranch {
   LoraBranch branch;
   Tensor xa;
+  std::shared_ptr<bool> made;
 };
+
+// y and xa of a fused branch; the same bits for xa as down() gives.
+void fused_product(Context& cx, const Tensor& x, const LinearArgs& args, const SavedBranch& s, Tensor& y) {
+  backend::Stream& stream = cx.stream();
+  LoraFused lora(cx, s.branch);  // its memory does not depend on how many rows there are
+  *s.made = true;
+  if (few_rows(cx, x.size(0))) {
+    base_product(cx, x, args, y);
+    return lora.beside(x, s.xa, y);
+  }
+  {
+    const backend::WeightLease w(stream, *args.weight, backend::product_dtype(cx.device(), cx.compute()));
+    lora.forward(x, w.values(), s.xa, y);
+  }
+  if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
+}
+
+void down(Context& cx, const Tensor& x, const SavedBranch& s) {
+  LoraDown lora(cx, s.branch, s.xa.size(0));
+  lora(x.rows(s.branch.begin, s.branch.end), s.xa, static_cast<uint64_t>(s.branch.begin));
+  *s.made = true;
+}
 
 }  // namespace
 
@@ -53,24 +83,29 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
 
   bool differentiated = cx.differentiates({&x, &args.trainable, &args.bias}),
        reads_x = args.trainable.requires_grad();
+  const bool fused = fuses(cx, args.lora, tokens);
   std::vector<SavedBranch> branches;
   for (const LoraBranch& branch : args.lora) {
     check_branch(branch, in, out, tokens);
     if (branch.begin == branch.end) continue;
     differentiated = differentiated || cx.differentiates({&branch.a, &branch.b});
-    reads_x = reads_x || branch.a.requires_grad();
-    Tensor xa = cx.empty({branch.end - branch.begin, branch.a.size(0)}, cx.compute(), "lora.xa");
-    LoraDown(cx, branch, xa.size(0))(x.value().rows(branch.begin, branch.end), xa,
-                                     static_cast<uint64_t>(branch.begin));
-    branches.push_back({branch, xa});
+    reads_x = reads_x || branch.a.requires_grad() || (fused && branch.b.requires_grad());
+    branches.push_back({branch,
+                        cx.empty({branch.end - branch.begin, branch.a.size(0)}, cx.compute(), "lora.xa"),
+                        std::make_shared<bool>(false)});
+    if (!fused) down(cx, x.value(), branches.back());
   }
 
   const Cost cost = cost_of(args, tokens);
   const DType type = args.f32_output ? kF32 : cx.compute();
-  const auto product = [&cx, x, args, branches, cost, type] {
+  const auto product = [&cx, x, args, branches, fused, cost, type] {
     Tensor y = cx.empty({x.size(0), args.weight->rows()}, type, "linear.y");
-    base_product(cx, x.value(), args, y);
-    for (const SavedBranch& s : branches) LoraUp(cx, s.branch)(s.xa, y.rows(s.branch.begin, s.branch.end));
+    if (fused)
+      fused_product(cx, x.value(), args, branches[0], y);
+    else
+      base_product(cx, x.value(), args, y);
+    if (!fused)
+      for (const SavedBranch& s : branches) LoraUp(cx, s.branch)(s.xa, y.rows(s.branch.begin, s.branch.end));
     cx.observe("linear", false, y, cost.base + cost.lora, cost.bytes);
     return y;
   };
@@ -80,33 +115,43 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
                        : cx.result(product(), true);
   autograd::Saved saved_x;
   if (reads_x) saved_x = x.save();
-  cx.tape()->record("linear", y, [saved_x, slot = x.slot(), args, branches, tokens, in, cost](Backward& b) {
-    Context& c = b.cx();
-    const Tensor& dy = b.dy();
-    auto dx = b.target(slot, "linear.dx");
-    if (slot) {
-      const backend::WeightLease lease(c.stream(), *args.weight,
-                                       backend::product_dtype(c.device(), c.compute()));
-      backend::matmul(c.stream(), dy, lease.values(), dx.grad, {.accumulate = dx.accumulate});
-    }
-    for (const SavedBranch& s : branches) {
-      const int64_t begin = s.branch.begin, end = s.branch.end;
-      LoraBackward(c, s.branch, end - begin, slot != nullptr)(
-          b, dy.rows(begin, end), saved_x.defined() ? saved_x.get().rows(begin, end) : Tensor(), s.xa,
-          slot ? dx.grad.rows(begin, end) : Tensor(), static_cast<uint64_t>(begin));
-    }
-    if (args.trainable.requires_grad()) {
-      auto dw = b.target(args.trainable.slot(), "linear.dw");
-      backend::matmul(c.stream(), dy, saved_x.get(), dw.grad,
-                      {.transpose_a = true, .accumulate = dw.accumulate});
-    }
-    if (args.bias.requires_grad()) {
-      auto db = b.target(args.bias.slot(), "linear.db");
-      backend::sum_rows(c.stream(), dy, db.grad, db.accumulate);
-    }
-    b.cost(cost.base * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)) + 2 * cost.lora,
-           cost.bytes);
-  });
+  cx.tape()->record(
+      "linear", y, [saved_x, slot = x.slot(), args, branches, fused, tokens, in, cost](Backward& b) {
+        Context& c = b.cx();
+        const Tensor& dy = b.dy();
+        auto dx = b.target(slot, "linear.dx");
+        const Tensor x_value = saved_x.defined() ? saved_x.get() : Tensor();
+        if (fused && x_value && !*branches[0].made) down(c, x_value, branches[0]);
+        std::optional<LoraFused> lora;
+        if (fused) lora.emplace(c, branches[0].branch);
+        Tensor decoded;
+        std::optional<backend::WeightLease> lease;
+        if (slot)
+          decoded = lease.emplace(c.stream(), *args.weight, backend::product_dtype(c.device(), c.compute()))
+                        .values();
+        if (fused) {
+          lora->backward(b, dy, decoded, x_value, branches[0].xa, dx.grad, dx.accumulate);
+        } else {
+          if (slot) backend::matmul(c.stream(), dy, decoded, dx.grad, {.accumulate = dx.accumulate});
+          for (const SavedBranch& s : branches) {
+            const int64_t begin = s.branch.begin, end = s.branch.end;
+            LoraBackward(c, s.branch, end - begin, slot != nullptr)(
+                b, dy.rows(begin, end), x_value ? x_value.rows(begin, end) : Tensor(), s.xa,
+                slot ? dx.grad.rows(begin, end) : Tensor(), static_cast<uint64_t>(begin));
+          }
+        }
+        if (args.trainable.requires_grad()) {
+          auto dw = b.target(args.trainable.slot(), "linear.dw");
+          backend::matmul(c.stream(), dy, x_value, dw.grad,
+                          {.transpose_a = true, .accumulate = dw.accumulate});
+        }
+        if (args.bias.requires_grad()) {
+          auto db = b.target(args.bias.slot(), "linear.db");
+          backend::sum_rows(c.stream(), dy, db.grad, db.accumulate);
+        }
+        b.cost(cost.base * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)) + 2 * cost.lora,
+               cost.bytes);
+      });
   return y;
 }
 

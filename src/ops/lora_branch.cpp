@@ -1,5 +1,7 @@
 #include "ops/lora_branch.h"
 
+#include <functional>
+
 #include "backend/kernels/elementwise.h"
 #include "backend/kernels/matmul.h"
 #include "ops/dropout_stream.h"
@@ -24,7 +26,52 @@ void drop(Context& cx, const LoraBranch& branch, const Tensor& x, Tensor& out, u
                    dropout_stream(branch.dropout_stream + salt, cx.step), out, accumulate);
 }
 
+// dB += scale · dyᵀ · xa,  dA += dxaᵀ · u.
+void factor_gradients(Context& cx, const LoraBranch& branch, Backward& b, const Tensor& dy, const Tensor& xa,
+                      const Tensor& dxa, const std::function<Tensor()>& u) {
+  if (branch.b.requires_grad()) {
+    auto [db, accumulate] = b.target(branch.b.slot(), "lora.db");
+    backend::thin_gradient(cx.stream(), xa, dy, db,
+                           {.transpose_out = true, .accumulate = accumulate, .alpha = branch.scale});
+  }
+  if (branch.a.requires_grad()) {
+    auto [da, accumulate] = b.target(branch.a.slot(), "lora.da");
+    backend::thin_gradient(cx.stream(), dxa, u(), da, {.accumulate = accumulate});
+  }
+}
+
 }  // namespace
+
+bool fuses(const Context& cx, const std::vector<LoraBranch>& branches, int64_t tokens) {
+  return branches.size() == 1 && branches[0].begin == 0 && branches[0].end == tokens &&
+         !drops(cx, branches[0]) && tokens > 0 && backend::low_rank_matmul.has(cx.device());
+}
+
+LoraFused::LoraFused(Context& cx, const LoraBranch& branch)
+    : cx_(cx),
+      branch_(branch),
+      a_(product_form(cx, branch.a.value(), "lora.a")),
+      b_(product_form(cx, branch.b.value(), "lora.b")) {}
+
+void LoraFused::forward(const Tensor& x, const Tensor& w, Tensor xa, Tensor y) {
+  backend::low_rank_matmul(cx_.stream(), x, w, a_, b_, xa, y, {.transpose = true, .beta = branch_.scale});
+}
+
+void LoraFused::beside(const Tensor& x, Tensor xa, Tensor y) {
+  backend::matmul(cx_.stream(), x, a_, xa, {.transpose_b = true});
+  backend::matmul(cx_.stream(), xa, b_, y, {.transpose_b = true, .accumulate = true, .alpha = branch_.scale});
+}
+
+void LoraFused::backward(Backward& b, const Tensor& dy, const Tensor& w, const Tensor& x, const Tensor& xa,
+                         Tensor dx, bool accumulate) {
+  Tensor dxa = cx_.empty({dy.size(0), a_.size(0)}, cx_.compute(), "lora.dxa");
+  if (dx)
+    backend::low_rank_matmul(cx_.stream(), dy, w, b_, a_, dxa, dx,
+                             {.accumulate = accumulate, .alpha = branch_.scale});
+  else
+    backend::matmul(cx_.stream(), dy, b_, dxa, {.alpha = branch_.scale});
+  factor_gradients(cx_, branch_, b, dy, xa, dxa, [&] { return x; });
+}
 
 LoraDown::LoraDown(Context& cx, const LoraBranch& branch, int64_t rows) : cx_(cx), branch_(branch) {
   a_ = product_form(cx, branch.a.value(), "lora.a");
@@ -62,22 +109,14 @@ LoraBackward::LoraBackward(Context& cx, const LoraBranch& branch, int64_t rows, 
 void LoraBackward::operator()(Backward& b, const Tensor& dy, const Tensor& x, const Tensor& xa, Tensor dx,
                               uint64_t salt) {
   const int64_t n = dy.size(0);
-  if (branch_.b.requires_grad()) {
-    auto [db, accumulate] = b.target(branch_.b.slot(), "lora.db");
-    backend::matmul(cx_.stream(), dy, xa, db,
-                    {.transpose_a = true, .accumulate = accumulate, .alpha = branch_.scale});
-  }
   Tensor dxa = dxa_.rows(0, n);
   backend::matmul(cx_.stream(), dy, b_, dxa, {.alpha = branch_.scale});
-  if (branch_.a.requires_grad()) {
-    Tensor u = x;
-    if (dropped_) {
-      u = dropped_.rows(0, n);
-      drop(cx_, branch_, x, u, salt, false);
-    }
-    auto [da, accumulate] = b.target(branch_.a.slot(), "lora.da");
-    backend::matmul(cx_.stream(), dxa, u, da, {.transpose_a = true, .accumulate = accumulate});
-  }
+  factor_gradients(cx_, branch_, b, dy, xa, dxa, [&] {
+    if (!dropped_) return x;
+    Tensor u = dropped_.rows(0, n);
+    drop(cx_, branch_, x, u, salt, false);
+    return u;
+  });
   if (!dx) return;
   if (!du_) return backend::matmul(cx_.stream(), dxa, a_, dx, {.accumulate = true});
   Tensor du = du_.rows(0, n);

@@ -21,6 +21,28 @@ class LoraDown {
   Tensor a_, dropped_;
 };
 
+// Does the branch stand beside the base product for every row and without dropout? Then one pass over x
+// serves both: LoraFused instead of the others.
+bool fuses(const Context& cx, const std::vector<LoraBranch>& branches, int64_t tokens);
+
+class LoraFused {
+ public:
+  LoraFused(Context& cx, const LoraBranch& branch);
+  // xa = x · Aᵀ,  y = x · Wᵀ + scale · xa · Bᵀ.
+  void forward(const Tensor& x, const Tensor& w, Tensor xa, Tensor y);
+  // xa likewise, and y += scale · xa · Bᵀ where y holds x · Wᵀ already.
+  void beside(const Tensor& x, Tensor xa, Tensor y);
+  // dx (+)= dy · W + dxa · A with dxa = scale · dy · B, and the gradients of A and B. dx undefined: not
+  // wanted, nor is w read then.
+  void backward(Backward& b, const Tensor& dy, const Tensor& w, const Tensor& x, const Tensor& xa, Tensor dx,
+                bool accumulate);
+
+ private:
+  Context& cx_;
+  const LoraBranch& branch_;
+  Tensor a_, b_;
+};
+
 // y += scale · xa · Bᵀ.
 class LoraUp {
  public:

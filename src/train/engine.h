@@ -37,6 +37,9 @@ class Engine {
   // The adapter, or with method full the whole model, as a directory others can load. `manifest` may be null.
   void export_to(const std::string& directory, const Json& manifest);
 
+  // Who is told of every operation of the steps that follow; null: nobody.
+  void watch(autograd::OpObserver* observer) { train_cx_->observer = observer; }
+
   models::CausalModel& model() { return *model_; }
   const StepPlan& plan() const { return plan_; }
   const std::vector<autograd::Parameter*>& parameters() const { return parameters_; }

@@ -40,16 +40,12 @@ int64_t workspace_bytes(models::CausalModel& model, const StepShape& shape, DTyp
   const auto product = [&](int64_t m, int64_t n, int64_t k, DType c) { all.include(backend::cpu_matmul_workspace(m, n, k, c)); };
   model.visit_linears([&](nn::Linear& linear) {
     const int64_t in = linear.in_features(), out = linear.out_features();
-    product(shape.tokens, out, in, compute);
-    product(shape.tokens, in, out, compute);
-    if (const nn::LoraPair* pair = linear.adapter(kAdapter)) {
-      const int64_t r = pair->a.variable.size(0);
-      product(shape.tokens, r, in, compute);
-      product(shape.tokens, r, out, compute);
-      product(shape.tokens, in, r, compute);
-      product(shape.tokens, out, r, compute);
-      product(r, in, shape.tokens, kF32);
-      product(out, r, shape.tokens, kF32);
+    const nn::LoraPair* pair = linear.adapter(kAdapter);
+    const int64_t r = pair == nullptr ? 0 : pair->a.variable.size(0);
+    all.include(backend::cpu_matmul_workspace(shape.tokens, out, in, compute, r));
+    all.include(backend::cpu_matmul_workspace(shape.tokens, in, out, compute, r));
+    if (r > 0) {
+      all.include(backend::cpu_thin_gradient_workspace(r, shape.tokens));
     } else {
       product(out, in, shape.tokens, kF32);
     }

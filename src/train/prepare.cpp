@@ -6,6 +6,7 @@
 #include "backend/kernel_slot.h"
 #include "base/parallel.h"
 #include "base/process.h"
+#include "base/rng.h"
 #include "base/text.h"
 #include "io/peft_adapter.h"
 #include "train/loading.h"
@@ -19,6 +20,22 @@ void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_
       require(id >= 0 && id < vocab, "train",
               "{} has token {}, the model knows {}; is this the model's own tokenizer?", example.source, id,
               vocab);
+}
+
+// Checks the recipe and opens the model; no data yet.
+Prepared open_base(Recipe& recipe) {
+  check_recipe(recipe);
+  set_threads(static_cast<int>(recipe.threads));
+  backend::register_cpu_kernels();
+  Prepared prepared;
+  prepared.files = recipe.init == "random" ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed))
+                                           : io::open_model(recipe.model);
+  if (!recipe.adapter.empty())
+    io::require_same_base(io::read_adapter(recipe.adapter), recipe.adapter, prepared.files);
+  const auto allocator = make_meta_allocator();
+  backend::Stream stream(*allocator);
+  prepared.config = load_base(prepared.files, recipe, stream)->config();
+  return prepared;
 }
 
 }  // namespace
@@ -51,20 +68,7 @@ int64_t Prepared::total_steps(const data::StepStream& stream) const {
 }
 
 Prepared prepare(Recipe recipe) {
-  check_recipe(recipe);
-  set_threads(static_cast<int>(recipe.threads));
-  backend::register_cpu_kernels();
-  Prepared prepared;
-  prepared.files = recipe.init == "random"
-                       ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed))
-                       : io::open_model(recipe.model);
-  if (!recipe.adapter.empty())
-    io::require_same_base(io::read_adapter(recipe.adapter), recipe.adapter, prepared.files);
-  {
-    const auto allocator = make_meta_allocator();
-    backend::Stream stream(*allocator);
-    prepared.config = load_base(prepared.files, recipe, stream)->config();
-  }
+  Prepared prepared = open_base(recipe);
   prepared.tokenizer = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
   const data::Encoder encoder(prepared.tokenizer, data::training_template(*prepared.tokenizer),
                               recipe.split_special_tokens);
@@ -83,6 +87,27 @@ Prepared prepare(Recipe recipe) {
   prepared.recipe = std::move(recipe);
   release_free_memory();
   prepared.program_bytes = static_cast<int64_t>(resident_bytes());
+  return prepared;
+}
+
+Prepared prepare_synthetic(Recipe recipe) {
+  recipe.data = {{.path = "synthetic"}};
+  if (recipe.max_seq_length == 0) recipe.max_seq_length = 512;
+  Prepared prepared = open_base(recipe);
+  const Rng rng(static_cast<uint64_t>(recipe.seed), stream_id("synthetic"));
+  const int64_t length = recipe.max_seq_length;
+  for (int64_t i = 0; i < recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps; ++i) {
+    data::EncodedExample example;
+    for (int64_t t = 0; t < length; ++t) {
+      const float u = rng.uniform(static_cast<uint64_t>(i * length + t));
+      example.ids.push_back(static_cast<int32_t>(u * static_cast<float>(prepared.config.vocab)));
+      example.train.push_back(t > 0);
+    }
+    prepared.dataset.train.push_back(std::move(example));
+    prepared.dataset.train_weights.push_back(1);
+  }
+  prepared.dataset.report.max_seq_length = length;
+  prepared.recipe = std::move(recipe);
   return prepared;
 }
 

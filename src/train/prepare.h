@@ -31,6 +31,10 @@ struct Prepared {
 // Reads and checks; sets the number of threads. Errors: everything of its parts; ids outside the model's vocabulary.
 Prepared prepare(Recipe recipe);
 
+// The same without data: one step's worth of random tokens, every sequence max_seq_length long (512 where it is
+// not given) and every token of it learned. For measuring.
+Prepared prepare_synthetic(Recipe recipe);
+
 // What the gate shows before the first step: counts, one example with its mask. Errors: no token is trained.
 std::string show_gate(const Prepared& prepared, bool colour);
 

@@ -69,7 +69,6 @@ Run::Run(const Prepared& prepared, const RunOptions& options)
       schedule_(recipe_.lr_scheduler_type, recipe_.learning_rate, total_, recipe_.warmup_steps, recipe_.warmup_ratio) {
   result_.total_steps = total_;
   result_.out = recipe_.out;
-  result_.matmul_limit = backend::matmul_limit_flops();
 }
 
 // What an earlier run left in the directory allows this one only when asked.
@@ -164,6 +163,7 @@ void Run::one_step(int64_t step) {
   const double flops = step_flops(engine_->model(), recipe_, batch.tokens, batch.trained_tokens);
   if (result_.seconds_to_first_step == 0) {
     result_.seconds_to_first_step = now_seconds() - options_.started;
+    result_.matmul_limit = backend::matmul_limit_flops();
     smooth_seconds_ = seconds;
   } else {  // the first step pays for what is made once
     training_seconds_ += seconds;

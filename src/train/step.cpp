@@ -85,7 +85,7 @@ std::vector<autograd::Parameter*> trainable_parameters(models::CausalModel& mode
 }
 
 int64_t head_chunk_rows(int64_t vocab) {
-  constexpr int64_t kBytes = 64 << 20;
+  constexpr int64_t kBytes = 48 << 20;
   return std::clamp<int64_t>(kBytes / (4 * std::max<int64_t>(vocab, 1)) / 32 * 32, 32, 512);
 }
 

@@ -130,6 +130,156 @@ TEST(Matmul, AgreesWithTheLibrary) {
   }
 }
 
+struct LowRankCase {
+  int64_t m, n, k, r;
+};
+
+// T and C against the naive sums in f64; T takes part in C as it was stored.
+void check(LowRankCase s, DType type, DType tc, LowRankArgs args) {
+  SCOPED_TRACE(fmt::format("{} x {} x {} with {}, {} -> {}, transposed {}, accumulate {}", s.m, s.n, s.k, s.r,
+                           dtype_name(type), dtype_name(tc), args.transpose, args.accumulate));
+  Stream stream(host_allocator());
+  const bool tr = args.transpose;
+  const Tensor x = random_tensor({s.m, s.k}, type, 1),
+               w = random_tensor(tr ? Shape{s.n, s.k} : Shape{s.k, s.n}, type, 2),
+               p = random_tensor(tr ? Shape{s.r, s.k} : Shape{s.k, s.r}, type, 4),
+               q = random_tensor(tr ? Shape{s.n, s.r} : Shape{s.r, s.n}, type, 5);
+  Guarded c = guarded({s.m, s.n}, tc, 3), t = guarded({s.m, s.r}, type, 6);
+  const auto old = floats_of(c.tensor);
+  low_rank_matmul(stream, x, w, p, q, t.tensor, c.tensor, args);
+  c.expect_untouched("low_rank_matmul, C");
+  t.expect_untouched("low_rank_matmul, T");
+  const auto fx = floats_of(x), fw = floats_of(w), fp = floats_of(p), fq = floats_of(q),
+             got = floats_of(c.tensor), ft = floats_of(t.tensor);
+  for (int64_t i = 0; i < s.m; ++i) {
+    for (int64_t j = 0; j < s.r; ++j) {
+      double sum = 0, size = 0;
+      for (int64_t l = 0; l < s.k; ++l) {
+        const double term = at(fx, false, s.m, s.k, i, l) * at(fp, tr, s.k, s.r, l, j);
+        sum += term;
+        size += std::abs(term);
+      }
+      const double want = args.alpha * sum;
+      ASSERT_NEAR(ft[static_cast<size_t>(i * s.r + j)], want,
+                  1e-6 * (size + 1) + (type == kBF16 ? std::abs(want) / 250 : 0))
+          << "T, row " << i << ", column " << j;
+    }
+    for (int64_t j = i % 7; j < s.n; j += 7) {
+      double sum = args.accumulate ? old[static_cast<size_t>(i * s.n + j)] : 0, size = 0;
+      for (int64_t l = 0; l < s.k; ++l) {
+        const double term = at(fx, false, s.m, s.k, i, l) * at(fw, tr, s.k, s.n, l, j);
+        sum += term;
+        size += std::abs(term);
+      }
+      const double without = sum;
+      for (int64_t l = 0; l < s.r; ++l) {
+        const double term = args.beta * at(ft, false, s.m, s.r, i, l) * at(fq, tr, s.r, s.n, l, j);
+        sum += term;
+        size += std::abs(term);
+      }
+      // Half a step of bf16 (1/256) at the end; with few rows another before the pair is added.
+      const double rounded = std::abs(sum) + (s.m <= 96 ? std::abs(without) : 0);
+      const double roundings = tc == kBF16 ? rounded / 250 : 0;
+      ASSERT_NEAR(got[static_cast<size_t>(i * s.n + j)], sum, 1e-6 * (size + 1) + roundings)
+          << "row " << i << ", column " << j;
+    }
+  }
+}
+
+TEST(LowRankMatmul, EverySizeOfPairBesideEverySizeOfProduct) {
+  on_every_target([] {
+    for (const LowRankCase s :
+         {LowRankCase{100, 20, 7, 1}, {130, 70, 401, 16}, {97, 33, 20, 37}, {5, 8, 9, 3}})
+      for (const DType type : kFloats)
+        for (const DType tc : kFloats)
+          for (int bits = 0; bits < 4; ++bits)
+            check(s, type, tc,
+                  {.transpose = (bits & 1) != 0, .accumulate = (bits & 2) != 0, .alpha = 0.5f, .beta = 2});
+  });
+  // Slabs of k, and several slices of columns.
+  check({100, 600, 5000, 8}, kBF16, kBF16, {.transpose = true, .beta = 0.25f});
+  check({100, 2100, 1100, 8}, kF32, kF32, {.alpha = 0.25f});
+}
+
+// T has the bits of the plain product: a recomputed tail makes it that way.
+TEST(LowRankMatmul, ThinResultEqualsThePlainProduct) {
+  Stream stream(host_allocator());
+  on_every_target([&] {
+    for (const DType type : kFloats) {
+      const Tensor x = random_tensor({150, 900}, type, 1), w = random_tensor({300, 900}, type, 2),
+                   p = random_tensor({16, 900}, type, 3), q = random_tensor({300, 16}, type, 4);
+      Tensor t = Tensor::empty(host_allocator(), {150, 16}, type, "t"),
+             plain = Tensor::empty(host_allocator(), {150, 16}, type, "t"),
+             c = Tensor::empty(host_allocator(), {150, 300}, type, "c");
+      low_rank_matmul(stream, x, w, p, q, t, c, {.transpose = true});
+      matmul(stream, x, p, plain, {.transpose_b = true});
+      EXPECT_EQ(bytes_of(t), bytes_of(plain)) << dtype_name(type);
+    }
+  });
+}
+
+TEST(LowRankMatmul, SameBytesForAnyThreads) {
+  Stream stream(host_allocator());
+  for (const DType type : kFloats) {
+    const Tensor x = random_tensor({200, 500}, type, 1), w = random_tensor({90, 500}, type, 2),
+                 p = random_tensor({16, 500}, type, 3), q = random_tensor({90, 16}, type, 4);
+    expect_same(Same::kThreads, [&] {
+      Tensor t = Tensor::empty(host_allocator(), {200, 16}, type, "t"),
+             c = Tensor::empty(host_allocator(), {200, 90}, type, "c");
+      low_rank_matmul(stream, x, w, p, q, t, c, {.transpose = true});
+      return bytes_of(t) + bytes_of(c);
+    });
+  }
+}
+
+void check_thin(int64_t rows, int64_t r, int64_t n, DType ts, DType tx, ThinArgs args) {
+  SCOPED_TRACE(fmt::format("{} rows, {} x {}, {} {}, transposed {}, accumulate {}", rows, r, n,
+                           dtype_name(ts), dtype_name(tx), args.transpose_out, args.accumulate));
+  Stream stream(host_allocator());
+  const Tensor s = random_tensor({rows, r}, ts, 1), x = random_tensor({rows, n}, tx, 2);
+  Guarded g = guarded(args.transpose_out ? Shape{n, r} : Shape{r, n}, kF32, 3);
+  const auto fs = floats_of(s), fx = floats_of(x), old = floats_of(g.tensor);
+  thin_gradient(stream, s, x, g.tensor, args);
+  g.expect_untouched("thin_gradient");
+  const auto got = floats_of(g.tensor);
+  for (int64_t i = 0; i < r; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0, size = 0;
+      for (int64_t t = 0; t < rows; ++t) {
+        const double term = at(fs, false, rows, r, t, i) * at(fx, false, rows, n, t, j);
+        sum += term;
+        size += std::abs(term);
+      }
+      const auto o = static_cast<size_t>(args.transpose_out ? j * r + i : i * n + j);
+      ASSERT_NEAR(got[o], args.alpha * sum + (args.accumulate ? old[o] : 0), 1e-6 * (size + 1))
+          << "row " << i << ", column " << j;
+    }
+}
+
+TEST(ThinGradient, AwkwardSizesEveryTypeAndOrder) {
+  on_every_target([] {
+    for (const auto& [rows, r, n] :
+         {std::array<int64_t, 3>{1, 1, 1}, {0, 2, 3}, {7, 5, 17}, {300, 16, 100}, {513, 7, 33}, {40, 65, 9}})
+      for (const DType ts : kFloats)
+        for (const DType tx : kFloats)
+          for (int bits = 0; bits < 4; ++bits)
+            check_thin(rows, r, n, ts, tx,
+                       {.transpose_out = (bits & 1) != 0, .accumulate = (bits & 2) != 0, .alpha = 0.5f});
+  });
+}
+
+TEST(ThinGradient, SameBytesForAnyThreads) {
+  Stream stream(host_allocator());
+  for (const DType type : kFloats) {
+    const Tensor s = random_tensor({600, 16}, type, 1), x = random_tensor({600, 300}, type, 2);
+    expect_same(Same::kThreads, [&] {
+      Tensor g = Tensor::empty(host_allocator(), {16, 300}, kF32, "g");
+      thin_gradient(stream, s, x, g, {});
+      return bytes_of(g);
+    });
+  }
+}
+
 TEST(Matmul, RefusesOtherTypes) {
   register_cpu_kernels();
   Stream stream(host_allocator());

@@ -89,6 +89,45 @@ struct Table<float> {
   }
 };
 
+#if HWY_MAX_BYTES >= 32
+// The same for 64 values at a time in vectors of 32 bytes, both halves of a table alike.
+struct WideTable {
+  using D8 = hn::FixedTag<uint8_t, 32>;
+  using D16 = hn::FixedTag<uint16_t, 16>;
+  using D32 = hn::FixedTag<uint32_t, 8>;
+  hn::Vec<D8> low, high;
+  HWY_INLINE WideTable(const std::array<float, 16>& values, float absmax) {
+    const hn::FixedTag<float, 8> d;
+    const auto scale = hn::Set(d, absmax);
+    const auto bits = [&](size_t i) HWY_ATTR {
+      return hn::BitCast(D16(),
+                         bf16_bits(D32(), hn::BitCast(D32(), hn::Mul(hn::LoadU(d, &values[i]), scale))));
+    };
+    const auto all = hn::BitCast(D8(), hn::ConcatEven(D16(), bits(8), bits(0)));
+    low = hn::ConcatEven(D8(), all, all);
+    high = hn::ConcatOdd(D8(), all, all);
+  }
+  // Interleaving stays within 16 bytes: groups of four bytes are laid out so that what comes of them is in
+  // order.
+  HWY_INLINE void lookup(const uint8_t* bytes, BFloat16* out) const {
+    HWY_ALIGN static constexpr uint32_t kGroups[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    const auto v = hn::BitCast(D8(), hn::TableLookupLanes(hn::BitCast(D32(), hn::LoadU(D8(), bytes)),
+                                                          hn::SetTableIndices(D32(), kGroups)));
+    const auto mask = hn::Set(D8(), uint8_t{15});
+    const auto upper = hn::And(hn::BitCast(D8(), hn::ShiftRight<4>(hn::BitCast(D16(), v))), mask);
+    const auto lower = hn::And(v, mask);
+    auto* to = reinterpret_cast<uint8_t*>(out);
+    const auto write = [&](hn::Vec<D8> codes, uint8_t* at) HWY_ATTR {
+      const auto l = hn::TableLookupBytes(low, codes), h = hn::TableLookupBytes(high, codes);
+      hn::StoreU(hn::InterleaveLower(D8(), l, h), D8(), at);
+      hn::StoreU(hn::InterleaveUpper(D8(), l, h), D8(), at + 32);
+    };
+    write(hn::InterleaveLower(D8(), upper, lower), to);
+    write(hn::InterleaveUpper(D8(), upper, lower), to + 64);
+  }
+};
+#endif
+
 // Values [begin, end) of one block, both counted in the whole tensor; codes is the tensor's first byte.
 template <class T>
 HWY_INLINE void decode_block(const quant::Codebook4& book, float absmax, const uint8_t* codes, int64_t begin,
@@ -98,6 +137,14 @@ HWY_INLINE void decode_block(const quant::Codebook4& book, float absmax, const u
   };
   int64_t i = begin;
   if (i % 2 != 0 && i < end) one(i++, out++);
+#if HWY_MAX_BYTES >= 32
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (end - i >= 64) {
+      const WideTable table(book.values, absmax);
+      for (; end - i >= 64; i += 64, out += 64) table.lookup(codes + i / 2, out);
+    }
+  }
+#endif
   if (end - i >= 32) {
     const Table<T> table(book.values, absmax);
     for (; end - i >= 32; i += 32, out += 32) {

@@ -45,6 +45,9 @@ void embedding(Stream&, const Tensor& ids, const quant::Weight& w, Tensor& out);
 void embedding_backward(Stream&, const Tensor& dy, const Tensor& ids, Tensor& dw);
 // matmul.cpp
 void matmul(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args);
+void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q, Tensor& t,
+                     Tensor& c, LowRankArgs args);
+void thin_gradient(Stream& stream, const Tensor& s, const Tensor& x, Tensor& g, ThinArgs args);
 // norm.cpp
 void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, float offset, Tensor& y, Tensor& rstd);
 void rms_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tensor& w, float offset,

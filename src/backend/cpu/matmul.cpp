@@ -10,10 +10,20 @@ DType product_dtype(Device, DType compute) { return compute; }
 
 namespace cpu {
 
-void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args) {
-  for (const Tensor* t : {&a, &b, static_cast<const Tensor*>(&c)})
-    require(t->dtype() == kF32 || t->dtype() == kBF16, "matmul", "expected f32 or bf16, got {}",
+namespace {
+
+void require_floats(const char* op, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors)
+    require(t->dtype() == kF32 || t->dtype() == kBF16, op, "expected f32 or bf16, got {}",
             dtype_name(t->dtype()));
+}
+
+Matrix matrix_of(const Tensor& t, bool transposed) { return {t.raw(), t.dtype(), t.shape()[1], transposed}; }
+
+}  // namespace
+
+void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args) {
+  require_floats("matmul", {&a, &b, &c});
   Product p;
   p.m = c.shape()[0];
   p.n = c.shape()[1];
@@ -23,14 +33,41 @@ void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulA
     if (!args.accumulate) std::memset(c.raw(), 0, static_cast<size_t>(c.bytes()));
     return;
   }
-  p.a = {a.raw(), a.dtype(), a.shape()[1], args.transpose_a};
-  p.b = {b.raw(), b.dtype(), b.shape()[1], args.transpose_b};
+  p.a = matrix_of(a, args.transpose_a);
+  p.b = matrix_of(b, args.transpose_b);
   p.c = c.raw();
   p.c_dtype = c.dtype();
   p.ldc = p.n;
   p.alpha = args.alpha;
   p.accumulate = args.accumulate;
   multiply_f32(stream, p);
+}
+
+void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q,
+                     Tensor& t, Tensor& c, LowRankArgs args) {
+  require_floats("low_rank_matmul", {&x, &w, &p, &q, &t, &c});
+  LowRank low_rank{.r = t.shape()[1],
+                   .p = matrix_of(p, args.transpose),
+                   .q = matrix_of(q, args.transpose),
+                   .t = t.raw(),
+                   .t_dtype = t.dtype(),
+                   .alpha = args.alpha,
+                   .beta = args.beta};
+  Product product{.m = c.shape()[0],
+                  .n = c.shape()[1],
+                  .k = x.shape()[1],
+                  .a = matrix_of(x, false),
+                  .b = matrix_of(w, args.transpose),
+                  .c = c.raw(),
+                  .c_dtype = c.dtype(),
+                  .ldc = c.shape()[1],
+                  .accumulate = args.accumulate,
+                  .low_rank = &low_rank};
+  if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0)
+    return multiply_f32(stream, product);
+  matmul(stream, x, p, t, {.transpose_b = args.transpose, .alpha = args.alpha});
+  matmul(stream, x, w, c, {.transpose_b = args.transpose, .accumulate = args.accumulate});
+  matmul(stream, t, q, c, {.transpose_b = args.transpose, .accumulate = true, .alpha = args.beta});
 }
 
 }  // namespace cpu

@@ -11,6 +11,15 @@ struct Matrix {
   int64_t ld = 0;
   bool transposed = false;
 };
+// A low-rank product beside a large one of the same A: t = alpha · A · p [m, r], and C gets beta · t · q
+// more.
+struct LowRank {
+  int64_t r = 0;
+  Matrix p, q;        // op(p) [k, r], op(q) [r, n]
+  void* t = nullptr;  // [m, r], rounded to t_dtype before it is multiplied with q
+  DType t_dtype = kF32;
+  float alpha = 1, beta = 1;
+};
 struct Product {
   int64_t m = 0, n = 0, k = 0;
   Matrix a, b;        // op(A) [m, k], op(B) [k, n]
@@ -19,9 +28,14 @@ struct Product {
   int64_t ldc = 0;
   float alpha = 1;
   bool accumulate = false;
+  const LowRank* low_rank = nullptr;
 };
 
+// Up to here columns are divided among threads instead of rows.
+inline constexpr int64_t kFewRows = 96;
+
 // Our own packed f32 multiply-adds; bf16 operands are widened while they are packed.
+// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies.
 void multiply_f32(Stream& stream, const Product& product);
 
 }  // namespace nibble::backend::cpu

@@ -5,6 +5,19 @@
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
+#ifndef NIBBLE_CPU_MATMUL_F32
+#define NIBBLE_CPU_MATMUL_F32
+namespace nibble::backend::cpu {
+// A low-rank pair in the form in which tiles read it.
+struct PackedPair {
+  const float* p = nullptr;  // panels of p over the present k, or null: t is complete
+  const float* q = nullptr;  // panels of q over the present columns, or null: k goes on
+  float* t = nullptr;        // f32 [m, ld]
+  int64_t ld = 0;
+};
+}  // namespace nibble::backend::cpu
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/matmul_f32.cpp"
 #include <hwy/foreach_target.h>
@@ -80,14 +93,43 @@ void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BF
     });
 }
 
+// Rows of t over [k0, k0 + k) from a packed tile of A; rounded and stored when k ends.
+void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t row, int64_t rows,
+               bool first, bool last, int64_t k, int64_t block) {
+  const LowRank& low = *p.low_rank;
+  const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  float* t = pair.t + row * pair.ld;
+  for (int64_t at = 0; at < k; at += block) {
+    const int64_t depth = std::min(block, k - at);
+    gemm_block<RowsOfA::kPacked>(rows, low.r, depth, low.alpha, a + padded * at, kGemmRows * depth,
+                                 pair.p + at * width, k * width, !(first && at == 0), t, pair.ld);
+  }
+  if (!last) return;
+  const hn::ScalableTag<float> d;
+  const auto store = [&](auto* to) HWY_ATTR {
+    for (int64_t r = 0; r < rows; ++r, t += pair.ld, to += low.r)
+      for_vectors(d, 0, low.r, [&](const auto& v) HWY_ATTR {
+        v.store(d, v.load(d, t), to);
+        v.store(d, v.load(d, to), t);
+      });
+  };
+  if (low.t_dtype == kF32)
+    store(static_cast<float*>(low.t) + row * low.r);
+  else
+    store(static_cast<BFloat16*>(low.t) + row * low.r);
+}
+
 // C[row.., column..] of one tile over [k0, k0 + k). packed: panels of B's columns, or null: packed here.
 // wide: f32 sums of C over several calls (rows ld_wide apart), or null when this call covers all of k.
 void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k,
-          int64_t block, const float* packed, float* wide, int64_t ld_wide) {
+          int64_t block, const float* packed, float* wide, int64_t ld_wide, const PackedPair& pair) {
   const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.k;
-  const TileOfA a = p.a.dtype == kF32 ? tile_of_a<float>(p.a, row, rows, k0, k, block, columns)
-                                      : tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
+  // tile_of_t reads A packed.
+  const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
+  const TileOfA a = p.a.dtype == kF32 ? tile_of_a<float>(p.a, row, rows, k0, k, block, readers)
+                                      : tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, readers);
+  if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
   // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
   for (int64_t j = 0; j < columns; j += kChunk) {
     const int64_t count = std::min(kChunk, columns - j);
@@ -116,6 +158,10 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
         gemm_block<RowsOfA::kAsStored>(rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride, add, c,
                                        ldc);
     }
+    if (pair.q != nullptr)
+      gemm_block<RowsOfA::kAsStored>(rows, count, p.low_rank->r, p.low_rank->beta, pair.t + row * pair.ld,
+                                     pair.ld, pair.q + j * p.low_rank->r, p.low_rank->r * width, true, c,
+                                     ldc);
     if (!direct && last)
       round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
@@ -135,7 +181,6 @@ namespace {
 constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
 constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
-constexpr int64_t kFewRows = 96;      // up to here columns are divided among threads
 constexpr int64_t kSlice = 2048;      // columns of B packed at a time
 constexpr int64_t kPacked = 2 << 20;  // values of B packed at a time: 8 MB
 
@@ -165,15 +210,22 @@ void multiply_f32(Stream& stream, const Product& p) {
   if (wide)
     sums =
         reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
-  float* packed = nullptr;
-  if (!few)
-    packed = reinterpret_cast<float*>(
-        stream.scratch(Stream::kKernelSlot, static_cast<size_t>(divide(slice, width) * width * slab) * 4));
+  float *packed = nullptr, *packed_p = nullptr, *packed_q = nullptr;
+  PackedPair pair;
+  if (!few) {
+    const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
+    pair.ld = divide(r, width) * width;
+    packed = reinterpret_cast<float*>(stream.scratch(
+        Stream::kKernelSlot, static_cast<size_t>(columns * (slab + r) + pair.ld * (slab + p.m)) * 4));
+    packed_q = packed + columns * slab;
+    packed_p = packed_q + columns * r;
+    pair.t = packed_p + pair.ld * slab;
+  }
   if (few) {
     const int64_t columns =
         std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 512);
     parallel_for(p.n, columns, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, p.k, block, nullptr, nullptr, 0);
+      HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, p.k, block, nullptr, nullptr, 0, {});
     });
     return;
   }
@@ -185,10 +237,17 @@ void multiply_f32(Stream& stream, const Product& p) {
       parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(pack_b)(p.b, k0, k, column + begin, end - begin, packed + begin * k);
       });
+      if (p.low_rank != nullptr) {
+        pair.p = column == 0 ? packed_p : nullptr;
+        pair.q = k0 + k == p.k ? packed_q : nullptr;
+        if (pair.p != nullptr) HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->p, k0, k, 0, p.low_rank->r, packed_p);
+        if (pair.q != nullptr)
+          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, 0, p.low_rank->r, column, columns, packed_q);
+      }
       parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(tile)
         (p, begin, end - begin, column, columns, k0, k, block, packed, wide ? sums + begin * slice : nullptr,
-         slice);
+         slice, pair);
       });
     }
   }

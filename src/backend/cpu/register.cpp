@@ -24,6 +24,8 @@ void register_cpu_kernels() {
   scatter_add_rows.set(d, cpu::scatter_add_rows);
   sum_of_squares.set(d, cpu::sum_of_squares);
   matmul.set(d, cpu::matmul);
+  low_rank_matmul.set(d, cpu::low_rank_matmul);
+  thin_gradient.set(d, cpu::thin_gradient);
   rms_norm.set(d, cpu::rms_norm);
   rms_norm_backward.set(d, cpu::rms_norm_backward);
   layer_norm.set(d, cpu::layer_norm);

@@ -1,24 +1,33 @@
-// The requests of matmul_f32.cpp, attention.cpp and attention_backward.cpp, from shapes alone; the plan's test holds
-// them to what is measured.
+// The requests of matmul_f32.cpp, thin_gradient.cpp, attention.cpp and attention_backward.cpp, from shapes
+// alone; the plan's test holds them to what is measured.
 #include "backend/kernels/workspace.h"
 
 namespace nibble::backend {
 
-Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c) {
+Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c, int64_t r) {
   constexpr int64_t kFewRows = 96, kSlice = 2048, kPacked = 2 << 20, kPanel = 32;
   if (m <= kFewRows) return {};
-  const int64_t slice = std::min((n + kPanel - 1) / kPanel * kPanel, kSlice), slab = std::min(k, std::max<int64_t>(kPacked / slice, 1));
+  const int64_t slice = std::min((n + kPanel - 1) / kPanel * kPanel, kSlice),
+                slab = std::min(k, std::max<int64_t>(kPacked / slice, 1));
   Workspace w;
-  w.kernel = slice * slab * 4;
+  w.kernel = (slice * (slab + r) + (r + kPanel - 1) / kPanel * kPanel * (slab + m)) * 4;
   if (slab < k && c != kF32) w.partial = m * slice * 4;
+  return w;
+}
+
+Workspace cpu_thin_gradient_workspace(int64_t r, int64_t t) {
+  Workspace w;
+  w.kernel = (t * ((r + 5) / 6 * 6) + 4) * 4;
   return w;
 }
 
 Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args) {
   constexpr int64_t kKeyPadding = 64;
-  // Keys of each segment are padded; segments have at least tokens / sequences keys each, so they cannot all waste the most.
+  // Keys of each segment are padded; segments have at least tokens / sequences keys each, so they cannot all
+  // waste the most.
   const int64_t shortest = tokens / std::max<int64_t>(sequences, 1);
-  const int64_t keys = tokens + sequences * (shortest < kKeyPadding ? kKeyPadding - shortest : kKeyPadding - 1);
+  const int64_t keys =
+      tokens + sequences * (shortest < kKeyPadding ? kKeyPadding - shortest : kKeyPadding - 1);
   const int64_t value_width = (args.head_width + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
   const int64_t sums = tokens * args.heads * args.head_width * 4;
   Workspace w;

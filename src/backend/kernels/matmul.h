@@ -16,6 +16,28 @@ struct MatmulArgs {
 };
 inline KernelSlot<void(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args)> matmul{"matmul"};
 
+// A product of a frozen weight and of a low-rank pair beside it in one pass over X (LoRA, Hu et al. 2021):
+//   T = alpha · X · op(P),   C = (accumulate ? C : 0) + X · op(W) + beta · T · op(Q)
+// X [m, k], C [m, n], T [m, r]; op transposes all three or none: W [n, k], P [r, k], Q [n, r], or W [k, n], P [k, r],
+// Q [r, n]. T takes part in C as it is stored (rounded to its type); C is rounded once, with few
+// rows also before the pair is added.
+// Types and numeric class as matmul.
+struct LowRankArgs {
+  bool transpose = false, accumulate = false;
+  float alpha = 1, beta = 1;
+};
+inline KernelSlot<void(Stream&, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q, Tensor& t, Tensor& c,
+                       LowRankArgs args)>
+    low_rank_matmul{"low_rank_matmul"};
+
+// Gradients of thin factors: G = (accumulate ? G : 0) + alpha · Sᵀ · X.  S [t, r], X [t, n] F32 or BF16; G F32 [r, n], or
+// [n, r] where `transpose_out`. Sums run over t in order, in blocks of a fixed size.
+struct ThinArgs {
+  bool transpose_out = false, accumulate = false;
+  float alpha = 1;
+};
+inline KernelSlot<void(Stream&, const Tensor& s, const Tensor& x, Tensor& g, ThinArgs args)> thin_gradient{"thin_gradient"};
+
 // The type in which weights should be decoded for products on this device: the compute type. Where the processor has no
 // bf16 product, bf16 weights are widened while they are packed, so decoding them to F32 would only cost memory.
 DType product_dtype(Device device, DType compute);

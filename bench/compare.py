@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Paired comparisons of nibble with itself and with its peers: the table behind docs/performance.md.
+
+Both sides of a comparison run in turn, never at once, and the ratio is that of their medians. Figures of one machine say
+little about another; ratios and ceilings do.
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STEP = ["per_device_train_batch_size=4", "max_seq_length=512"]
+
+
+def last_json(text):
+    return json.loads(text[text.index("{"):])
+
+
+def run(command):
+    result = subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))} failed:\n{result.stderr[-2000:]}")
+    return last_json(result.stdout)
+
+
+class Bench:
+    def __init__(self, args):
+        self.args = args
+        self.rows, self.raw, self.versions = [], [], {}
+
+    def nibble(self, *words):
+        return [self.args.nibble, "bench", "--model", self.args.model, "--rounds", "1", "--json",
+                "--threads", self.args.threads, *words]
+
+    def step(self, *words):
+        return self.nibble(*STEP, *words)
+
+    def peer(self, script, *words):
+        return [self.args.python, ROOT / "bench" / "peers" / script, "--threads", self.args.threads, *words]
+
+    def turns(self, commands, rounds):
+        """Runs every command in turn, `rounds` times: one list of documents each."""
+        documents = [[] for _ in commands]
+        for _ in range(rounds):
+            for command, list_ in zip(commands, documents):
+                document = run(command)
+                self.versions.update(document.get("versions", {}))
+                self.raw.append({"command": " ".join(map(str, command)), "result": document})
+                list_.append(document)
+        return documents
+
+    def row(self, what, ours, theirs, at_least=None, ceiling=None, unit="tokens/s"):
+        """theirs None: `ours` is a share or an amount by itself."""
+        self.rows.append({"what": what, "ours": ours, "theirs": theirs, "unit": unit, "at_least": at_least,
+                          "ratio": ours / theirs if theirs else None, "ceiling": ceiling})
+        print(self.line(self.rows[-1]), flush=True)
+
+    @staticmethod
+    def line(row):
+        number = lambda v: "" if v is None else f"{v:,.3g}" if v < 1000 else f"{v:,.0f}"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        return (f"{row['what']:<58} {number(row['ours']):>9} {number(row['theirs']):>9} {row['unit']:<10} {ratio:>6} "
+                f"{number(row['ceiling']):>8} {number(row['at_least']):>8}")
+
+
+def median(documents, key):
+    return statistics.median(d[key] for d in documents)
+
+
+def steps(b):
+    """Steps of nibble beside the product limit and beside each other."""
+    none, block, dense = b.turns([b.step(), b.step("gradient_checkpointing=block"),
+                                  b.step("quantize=none", "double_quant=false")], b.args.rounds)
+    rate = "tokens_per_second"
+    b.row("step, share of the product limit", median(none, "limit_share"), None, 0.8, 1, "")
+    b.row("block checkpointing against none", median(block, rate), median(none, rate), 0.73, 0.75)
+    b.row("NF4 + DQ against bf16 base", median(none, rate), median(dense, rate), 0.99, 1)
+    b.row("peak resident, none", median(none, "peak_rss_bytes") / 1e9, None, None, None, "GB")
+    b.row("peak resident, block checkpointing", median(block, "peak_rss_bytes") / 1e9, None, None, None, "GB")
+
+
+def packing(b):
+    """Packed sequences of real lengths against full ones, as shares of the same limit: FLOPs differ with the labels."""
+    if not b.args.data:
+        return
+    full, real = b.turns([b.step(), b.step("--data", b.args.data, "overlong=drop", "eval_fraction=0")], b.args.rounds)
+    b.row("packed real lengths against full (share of the limit)", median(real, "limit_share"),
+          median(full, "limit_share"), 0.9, 1, "")
+
+
+def generation(b):
+    ours, = b.turns([b.nibble("--generation")], b.args.rounds)
+    b.row("writing, share of the read bandwidth", median(ours, "bandwidth_share"), None, 0.5, 1, "")
+    b.row("writing 16 at once against one", median(ours, "batch_tokens_per_second"), median(ours, "tokens_per_second"), 5, 16)
+
+
+def quantizing(b):
+    """Not through `nibble`: the micro-benchmark of the kernels."""
+    command = [b.args.quant, "--benchmark_format=json", "--benchmark_filter=BM_(encode|decode)/nf4_dq_(from|to)_bf16"]
+    figures = {}
+    for _ in range(b.args.rounds):
+        for item in run(command)["benchmarks"]:
+            figures.setdefault(item["name"].split("/")[0], []).append(item["items_per_second"])
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def peer_step(b):
+    rate = "tokens_per_second"
+    for what, ours, theirs, at_least in (
+            ("step against Transformers + PEFT + bitsandbytes NF4", b.step(), ["--base", "nf4"], 2.7),
+            ("f32 step against Transformers + PEFT f32", b.step("dtype=f32", "quantize=none", "double_quant=false"),
+             ["--base", "f32"], 1.6)):
+        mine, peer = b.turns([ours, b.peer("step.py", *theirs)], b.args.rounds)
+        limit = median(mine, rate) / median(mine, "limit_share")
+        b.row(what, median(mine, rate), median(peer, rate), at_least, limit / median(peer, rate))
+        b.row("  peak resident", median(mine, "peak_rss_bytes") / 1e9, median(peer, "peak_rss_bytes") / 1e9, None, None, "GB")
+
+
+def peer_compiled(b):
+    mine, peer = b.turns([b.step(), b.peer("step.py", "--base", "bf16", "--compile")], 1)
+    rate = "tokens_per_second"
+    limit = median(mine, rate) / median(mine, "limit_share")
+    b.row("step against bf16 LoRA under torch.compile", median(mine, rate), median(peer, rate), 1.6,
+          limit / median(peer, rate))
+
+
+def peer_quantizing(b):
+    peer, = b.turns([b.peer("quantize.py")], b.args.rounds)
+    ours = quantizing(b)
+    for what, name, key, at_least in (("encode NF4 + DQ", "BM_encode", "encode_weights_per_second", 60),
+                                      ("decode NF4 + DQ to bf16", "BM_decode", "decode_weights_per_second", 15)):
+        b.row(what + " against bitsandbytes", ours[name] / 1e6, median(peer, key) / 1e6, at_least, None, "M/s")
+
+
+def peer_generation(b):
+    ours, peer = b.turns([b.nibble("--generation"), b.peer("generate.py", "--model", b.args.model)], b.args.rounds)
+    b.row("writing one answer against llama.cpp", median(ours, "tokens_per_second"), median(peer, "tokens_per_second"), 2.5,
+          median(ours, "tokens_per_second") / median(ours, "bandwidth_share") / median(peer, "tokens_per_second"))
+    b.row("reading 512 tokens against llama.cpp", median(ours, "prefill_tokens_per_second"),
+          median(peer, "prefill_tokens_per_second"), 4)
+
+
+OWN = [steps, packing, generation]
+PEERS = [peer_step, peer_compiled, peer_quantizing, peer_generation]
+
+
+def machine():
+    cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    flags = next((line for line in open("/proc/cpuinfo") if line.startswith("flags")), "").split()
+    return {"cpu": cpu, "cores": os.cpu_count(), "avx2": "avx2" in flags, "avx512bf16": "avx512_bf16" in flags,
+            "system": platform.platform()}
+
+
+def main():
+    names = [f.__name__ for f in OWN + PEERS]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nibble", default=ROOT / "build/release/nibble")
+    parser.add_argument("--quant", default=ROOT / "build/release/bench/bench_quant")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", help="a data set for the comparison of packed lengths")
+    parser.add_argument("--python", help="interpreter of the peers' virtual environment; without it nibble runs alone")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", nargs="*", choices=names, metavar="NAME", help="of " + ", ".join(names))
+    parser.add_argument("--out", default="build/bench.json")
+    args = parser.parse_args()
+
+    b = Bench(args)
+    print(f"{'':<58} {'nibble':>9} {'other':>9} {'':<10} {'ratio':>6} {'ceiling':>8} {'at least':>8}")
+    for compare in OWN + (PEERS if args.python else []):
+        if not args.only or compare.__name__ in args.only:
+            compare(b)
+    document = {"machine": machine(), "command": " ".join(sys.argv), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
+                "versions": b.versions, "rows": b.rows, "runs": b.raw}
+    out = ROOT / args.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
