@@ -46,18 +46,20 @@ Session::Session(const ModelOptions& options)
           "the tokenizer ({}) has {} tokens but the model has {} embeddings; they do not belong together",
           tokenizer_->description, tokenizer_->vocab_size(), vocab);
   context_ = std::make_unique<autograd::Context>(*stream_, host_allocator(), compute_);
-  if (!options.adapter.empty()) {
-    const io::AdapterFile adapter = io::read_adapter(options.adapter);
-    io::require_same_base(adapter, options.adapter, files_);
-    nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter, 0,
-                       host_allocator());
-    context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
-  }
+  if (!options.adapter.empty()) context_->adapters = attach_adapter(options.adapter, 0);
   try {
     chat_ = text::chat_template_of(*tokenizer_);
   } catch (const Error& e) {
     chat_error_ = e.what();  // matters only to those who ask for the template
   }
+}
+
+std::vector<autograd::AdapterSpan> Session::attach_adapter(const std::string& directory, int id) {
+  const io::AdapterFile adapter = io::read_adapter(directory);
+  io::require_same_base(adapter, directory, files_);
+  nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter, id,
+                     host_allocator());
+  return {{0, std::numeric_limits<int64_t>::max(), id}};
 }
 
 const text::ChatTemplate& Session::chat() const {

@@ -33,6 +33,9 @@ class Session {
   // No tape; the adapter, if any, applies to every token.
   autograd::Context& context() { return *context_; }
   DType compute() const { return compute_; }
+  // One more adapter, under a number of its own. Gives what context().adapters is set to where it should
+  // apply. Errors: no adapter of this model there.
+  std::vector<autograd::AdapterSpan> attach_adapter(const std::string& directory, int id);
 
   // What ends generation: the tokenizer's EOS, eos_token_id of generation_config.json and config.json, the
   // template's end of turn. Ascending.

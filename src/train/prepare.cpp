@@ -77,6 +77,8 @@ Prepared prepare(Recipe recipe) {
   options.eval = recipe.eval_data;
   options.eval_fraction = recipe.eval_fraction;
   options.max_seq_length = recipe.max_seq_length;
+  options.source_max_length = recipe.source_max_length;
+  options.target_max_length = recipe.target_max_length;
   options.context = prepared.config.max_positions;
   options.overlong = data::parse_overlong(recipe.overlong);
   options.train_on_source = recipe.train_on_source;
@@ -130,6 +132,8 @@ std::string show_gate(const Prepared& prepared, bool colour) {
       show_count(trained), show_count(report.max_seq_length));
   const std::pair<int64_t, const char*> counts[] = {{report.overlong, "over-long"},
                                                     {report.truncated, "truncated"},
+                                                    {report.source_cut, "prompts cut"},
+                                                    {report.target_cut, "responses cut"},
                                                     {report.dropped, "dropped"},
                                                     {report.split, "split"},
                                                     {report.untrained, "untrained (left out)"},

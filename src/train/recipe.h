@@ -55,6 +55,7 @@ struct Recipe {
   int64_t max_steps = 0;
   double num_train_epochs = 1;
   int64_t max_seq_length = 0;
+  int64_t source_max_length = 0, target_max_length = 0;
   bool packing = true;
   std::string overlong = "error";
   bool train_on_source = false;

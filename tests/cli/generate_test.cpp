@@ -102,6 +102,44 @@ TEST_F(StoriesProgram, ManyPromptsComeBackInOrderAndAsTheyWouldAlone) {
   EXPECT_EQ(split(plain.out, '\n').size(), 6u);  // three answers, two blank lines, the end
 }
 
+TEST_F(StoriesProgram, PublishedListsOfQuestionsAreReadAsTheyAre) {
+  const std::string vicuna =
+      "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+      "detailed, and polite answers to the user's questions. ### Human: Why? ### Assistant:";
+  const std::string list = write("list.jsonl", R"({"question_id": 1, "text": "Why?", "category": "generic"}
+{"question_id": 2, "turns": ["Why?", "And then?"]}
+{"question_id": "x", "text": "### Human: Hi### Assistant: Oh### Human: Why?### Assistant:", "prompt": "Once upon a time"}
+{"question_id": 3, "text": "### Human: Why? ### Assistant:"}
+)");
+  const std::string out = (directory_ / "out.jsonl").string();
+  const Ran ran = run_program(
+      command({"generate"}, {"--prompts", list, "--out", out, "--greedy", "--max-new-tokens", "8"}));
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.out, "");
+  std::vector<Json> lines;
+  for (const std::string& line : split(read_file(out), '\n'))
+    if (!line.empty()) lines.push_back(parse_json(line, out));
+  ASSERT_EQ(lines.size(), 4u);
+  const auto alone = [&](const std::string& prompt) {
+    return generate_json({"--prompt", prompt, "--greedy", "--max-new-tokens", "8"})["text"];
+  };
+  EXPECT_EQ(lines[0]["generation"], alone(vicuna));
+  EXPECT_EQ(lines[0]["question_id"], 1);
+  EXPECT_EQ(lines[0]["category"], "generic");
+  EXPECT_EQ(lines[0]["finish_reason"], "length");
+  EXPECT_EQ(lines[1]["generation"], lines[0]["generation"]);
+  EXPECT_EQ(lines[2]["generation"], alone("Once upon a time"));
+  EXPECT_EQ(lines[3]["generation"], alone("### Human: Why? ### Assistant:"));
+  const auto fails = [&](const std::string& record, const char* message) {
+    EXPECT_THAT(run_program(command({"generate"}, {"--prompts", write("bad.jsonl", record)})).err,
+                HasSubstr(message));
+  };
+  fails("{\"question_id\": 1}", "text");
+  fails("{\"question_id\": 1, \"turns\": []}", "\"turns\" is empty");
+  EXPECT_THAT(run_program(command({"generate"}, {"--prompt", "x", "--out", out})).err,
+              HasSubstr("--out needs --prompts"));
+}
+
 TEST_F(StoriesProgram, StopTextEndsTheAnswer) {
   const Json json =
       generate_json({"--prompt", "Once upon a time", "--greedy", "--stop", "Lily", "--stop", "never"});
