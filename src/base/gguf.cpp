@@ -380,7 +380,6 @@ GgmlBlock ggml_block(uint32_t type) {
     case GgmlType::kI32:
       return {4, 1};
     case GgmlType::kI64:
-      return {8, 1};
     case GgmlType::kF64:
       return {8, 1};
     case GgmlType::kBF16:

@@ -196,7 +196,7 @@ std::string show_count(int64_t count) {
 std::string show_seconds(double s) {
   if (s < 10) return fmt::format("{:.1f} s", s);
   if (s < 100) return fmt::format("{:.0f} s", s);
-  const auto minutes = static_cast<int64_t>(s / 60 + 0.5);
+  const auto minutes = static_cast<int64_t>(std::llround(s / 60));
   if (minutes < 60) return fmt::format("{} min", minutes);
   return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
 }
