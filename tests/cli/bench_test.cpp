@@ -42,7 +42,7 @@ TEST(BenchProgram, EveryOperationOfAStepWithItsFlopsAndItsLimit) {
   EXPECT_GT(seconds, 0);
   for (const char* name :
        {"embedding", "linear", "linear, backward", "rms_norm", "rope", "attention", "attention, backward",
-        "swiglu, backward", "head_cross_entropy", "norm, clipping, optimizer"})
+        "gated, backward", "head_cross_entropy", "norm, clipping, optimizer"})
     EXPECT_NE(find(json["operations"], name), nullptr) << name;
   const Json* linear = find(json["operations"], "linear");
   ASSERT_NE(linear, nullptr);
