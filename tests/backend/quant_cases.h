@@ -18,7 +18,7 @@ namespace nibble::backend {
 template <class Body>
 void on_every_target(const Body& body) {
   register_cpu_kernels();
-  constexpr int64_t kCompiled = HWY_SSSE3 | HWY_SSE4 | HWY_AVX2 | HWY_AVX3 | HWY_AVX3_DL | HWY_NEON;
+  constexpr int64_t kCompiled = HWY_SSSE3 | HWY_AVX2 | HWY_AVX3 | HWY_NEON;
   for (int64_t rest = hwy::SupportedTargets() & kCompiled; rest != 0; rest &= rest - 1) {
     const int64_t target = rest & -rest;
     hwy::SetSupportedTargetsForTest(target);
