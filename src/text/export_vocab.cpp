@@ -118,6 +118,11 @@ struct Merge {
   std::string_view left, right;
 };
 
+bool is_run_of_spaces(std::string_view piece) {
+  while (piece.starts_with(kSpaceSymbol)) piece.remove_prefix(kSpaceSymbol.size());
+  return piece.empty();
+}
+
 // SentencePiece merges any two neighbours whose concatenation is a piece, the one of the highest score first;
 // here every such pair is written down in that order.
 std::string merges_of(const ScoredVocab& vocab, std::vector<Merge>& merges) {
@@ -141,7 +146,9 @@ std::string merges_of(const ScoredVocab& vocab, std::vector<Merge>& merges) {
         merges.push_back({vocab.scores[i], piece.substr(0, at), piece.substr(at)});
     if (merges.size() == before) continue;
     if (vocab.types[i] == Type::kUnused) return fmt::format("piece {} is unused, yet merges lead to it", i);
-    scores.push_back(vocab.scores[i]);
+    // Runs of spaces share one score (LLaMA): of equals SentencePiece merges the leftmost, so a run grows from its
+    // beginning. The order below says the same: the longer left part first.
+    if (!is_run_of_spaces(piece)) scores.push_back(vocab.scores[i]);
   }
   std::sort(scores.begin(), scores.end());
   if (const auto same = std::adjacent_find(scores.begin(), scores.end()); same != scores.end())

@@ -58,6 +58,7 @@ std::vector<std::string> texts() {
   }
   const std::string book = read_file(kShared + "conformance/ggml-prompts/test-cases.txt");
   out.push_back(book);
+  for (size_t n = 1; n <= 40; ++n) out.push_back("a" + std::string(n, ' ') + "b");
   const std::vector<std::string> kinds = {" ", " ",   "\n",   "\t",     "a",  "the", "1", "2",
                                           "é", "日",  "🙂", "'",      "'s", "\r",  "!", ".",
                                           "A", "ing", "ß",    "\u00a0", "▁",  "_",   "x", "\u200d"};
