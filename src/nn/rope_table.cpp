@@ -60,8 +60,8 @@ RopeSpec RopeSpec::from_config(const Json& config, int64_t dims, int64_t max_pos
   s.max_positions = max_positions;
   require(dims > 0 && dims % 2 == 0, kWhere, "rotary embeddings need an even head width, got {}", dims);
   for (const char* known : {"rope_scaling", "rope_parameters"})
-    require(!config.contains(known) || config[known].is_null() || config[known].is_object(), kWhere,
-            "\"{}\" should be an object or null, got {}", known, config[known].dump());
+    if (config.contains(known) && !config[known].is_null() && !config[known].is_object())
+      fail(kWhere, "\"{}\" should be an object or null, got {}", known, config[known].dump());
   const char* key = config.contains("rope_scaling") && config["rope_scaling"].is_object() ? "rope_scaling"
                                                                                           : "rope_parameters";
   const Json scaling = config.contains(key) ? config[key] : Json();
