@@ -90,8 +90,8 @@ std::string message_of(const Json& scaling) {
   return "no error";
 }
 TEST(RopeTable, BadScalingsAreNamed) {
-  EXPECT_THAT(message_of({{"rope_type", "longrope"}}),
-              HasSubstr("unknown rope_type \"longrope\"; known are default, linear"));
+  EXPECT_THAT(message_of({{"rope_type", "xpos"}}),
+              HasSubstr("unknown rope_type \"xpos\"; known are default, linear"));
   EXPECT_THAT(message_of({{"type", "linear"}, {"factor", 0}}), HasSubstr("factor should be positive, got 0"));
   EXPECT_THAT(message_of({{"type", "linear"}, {"factor", "2"}}), HasSubstr("\"factor\" should be a number"));
   EXPECT_THAT(

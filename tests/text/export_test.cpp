@@ -109,7 +109,6 @@ INSTANTIATE_TEST_SUITE_P(Files, Exported,
                                            "conformance/llama.cpp/ggml-vocab-mpt.gguf",
                                            "conformance/llama.cpp/ggml-vocab-gpt-neox.gguf",
                                            "conformance/llama.cpp/ggml-vocab-llama-spm.gguf",
-                                           "conformance/llama.cpp/ggml-vocab-phi-3.gguf",
                                            "models/stories260K/stories260K.bin"),
                          [](const auto& row) {
                            std::string name = fs::path(row.param).stem().string();
