@@ -62,6 +62,11 @@ class Server {
 
   // Errors: the address cannot be had.
   int bind(const std::string& host, int64_t port) {
+    // The library's default (SO_REUSEPORT) would let two servers share a port.
+    http_.set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    });
     const int bound =
         port == 0 ? http_.bind_to_any_port(host.c_str())
                   : (http_.bind_to_port(host.c_str(), static_cast<int>(port)) ? static_cast<int>(port) : -1);
