@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/process.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -25,7 +26,11 @@ Json to_json(const eval::ChoiceScore& s) {
 
 std::string letter(int64_t index) { return std::string(1, static_cast<char>('A' + index)); }
 
-}  // namespace
+struct ChoiceRun {
+  std::vector<eval::ChoiceSubject> subjects;
+  std::vector<std::vector<eval::ChoiceAnswer>> answers;
+  double seconds = 0;
+};
 
 ChoiceRun ask_choices(Session& session, std::vector<eval::ChoiceSubject> subjects,
                       eval::ChoiceOptions options) {
@@ -107,6 +112,19 @@ void write_choice_answers(const std::string& path, const ChoiceRun& run) {
       file.write(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     }
   file.commit();
+}
+
+}  // namespace
+
+void report_choices(Session& session, std::vector<eval::ChoiceSubject> subjects, eval::ChoiceOptions options,
+                    const std::string& answers, bool json) {
+  const ChoiceRun run = ask_choices(session, std::move(subjects), options);
+  if (!answers.empty()) write_choice_answers(answers, run);
+  const Json results = choice_results(run, options);
+  if (json)
+    print_json(results);
+  else
+    print_choices(results);
 }
 
 }  // namespace nibble::cli

@@ -36,13 +36,7 @@ int run_eval_choice(const Arguments& arguments) {
 
   std::vector<eval::ChoiceSubject> read = eval::read_choices(data, shots_file, shots, limit);
   Session session(model);
-  const ChoiceRun run = ask_choices(session, std::move(read), options);
-  if (!answers.empty()) write_choice_answers(answers, run);
-  const Json results = choice_results(run, options);
-  if (json)
-    print_json(results);
-  else
-    print_choices(results);
+  report_choices(session, std::move(read), options, answers, json);
   return 0;
 }
 

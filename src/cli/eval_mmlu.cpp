@@ -55,13 +55,7 @@ int run_eval_mmlu(const Arguments& arguments) {
                                               ? eval::read_mmlu(data, split, shots, subjects, limit)
                                               : eval::read_mmlu_prompts(data, subjects, limit);
   Session session(model);
-  const ChoiceRun run = ask_choices(session, std::move(read), options);
-  if (!answers.empty()) write_choice_answers(answers, run);
-  const Json results = choice_results(run, options);
-  if (json)
-    print_json(results);
-  else
-    print_choices(results);
+  report_choices(session, std::move(read), options, answers, json);
   return 0;
 }
 
