@@ -1,10 +1,14 @@
 #include "backend/limits.h"
 
-#include <dnnl.h>
+#include <dnnl.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
+#include <unordered_map>
 
+#include "backend/cpu/gemm_step.h"
 #include "base/parallel.h"
 #include "base/process.h"
 
@@ -13,10 +17,47 @@ namespace {
 
 constexpr int64_t kRows = 768, kWide = 1536, kNarrow = 576;
 
+// The library's bf16 product of one shape, its operands in the layout that it likes best.
+class Bf16Product {
+ public:
+  explicit Bf16Product(const ProductShape& s) : stream_(engine()) {
+    using Type = dnnl::memory::data_type;
+    using Tag = dnnl::memory::format_tag;
+    const dnnl::matmul::primitive_desc chosen(
+        dnnl::matmul::desc({{s.m, s.k}, Type::bf16, Tag::ab}, {{s.k, s.n}, Type::bf16, Tag::any}, {{s.m, s.n}, Type::bf16, Tag::ab}),
+        engine());
+    product_ = dnnl::matmul(chosen);
+    const auto filled = [&](const dnnl::memory::desc& layout) {
+      const dnnl::memory memory(layout, engine());
+      std::fill_n(static_cast<uint16_t*>(memory.get_data_handle()), layout.get_size() / 2, uint16_t{0x3F00});  // 0.5
+      return memory;
+    };
+    operands_ = {{DNNL_ARG_SRC, filled(chosen.src_desc())},
+                 {DNNL_ARG_WEIGHTS, filled(chosen.weights_desc())},
+                 {DNNL_ARG_DST, filled(chosen.dst_desc())}};
+  }
+  double seconds() {
+    const double start = now_seconds();
+    product_.execute(stream_, operands_);
+    stream_.wait();
+    return now_seconds() - start;
+  }
+
+ private:
+  static const dnnl::engine& engine() {
+    static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+    return cpu;
+  }
+  dnnl::stream stream_;
+  dnnl::matmul product_;
+  std::unordered_map<int, dnnl::memory> operands_;
+};
+
 // Operands of any of `shapes`, and the best time of one product.
 class Library {
  public:
-  explicit Library(const std::vector<ProductShape>& shapes) {
+  Library(const std::vector<ProductShape>& shapes, DType compute) : type_(limit_dtype(compute)) {
+    if (type_ == kBF16) return;
     size_t a = 0, b = 0, c = 0;
     for (const ProductShape& s : shapes) {
       a = std::max(a, static_cast<size_t>(s.m * s.k));
@@ -30,6 +71,7 @@ class Library {
   // Divided over rows here or by the library itself: inside a parallel region it works in the calling thread
   // alone.
   double seconds(const ProductShape& s) {
+    if (type_ == kBF16) return bf16_.try_emplace({s.m, s.n, s.k}, s).first->second.seconds();
     double best = 1e30;
     for (const int64_t tile : {int64_t{64}, int64_t{128}, s.m}) {
       const double start = now_seconds();
@@ -43,12 +85,14 @@ class Library {
   }
 
  private:
+  DType type_;
   std::vector<float> a_, b_, c_;
+  std::map<std::array<int64_t, 3>, Bf16Product> bf16_;
 };
 
-double measure() {
+double measure(DType compute) {
   const std::vector<ProductShape> shapes = {{kRows, kWide, kNarrow}, {kRows, kNarrow, kWide}};
-  Library library(shapes);
+  Library library(shapes, compute);
   double best = 0;
   const double began = now_seconds();
   do {
@@ -73,13 +117,20 @@ double best_rate(double bytes, const Body& body) {
 
 }  // namespace
 
-double matmul_limit_flops() {
-  static const double limit = measure();
+DType limit_dtype(DType compute) {
+  return compute == kBF16 && cpu::bf16_step() == cpu::Step::kPair ? kBF16 : kF32;
+}
+
+double matmul_limit_flops(DType compute) {
+  static double measured[2] = {};
+  const DType type = limit_dtype(compute);
+  double& limit = measured[type == kBF16];
+  if (limit == 0) limit = measure(type);
   return limit;
 }
 
-double product_limit_seconds(const std::vector<ProductShape>& shapes, int repetitions) {
-  Library library(shapes);
+double product_limit_seconds(const std::vector<ProductShape>& shapes, int repetitions, DType compute) {
+  Library library(shapes, compute);
   double total = 0;
   for (const ProductShape& s : shapes) {
     double best = library.seconds(s);

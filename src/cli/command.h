@@ -80,5 +80,7 @@ const std::vector<Command>& commands();
 bool print(std::string_view text);
 // Prints one JSON document to standard output. Invalid UTF-8 in strings becomes U+FFFD.
 void print_json(const Json& document);
+// JSON has no NaN (a correlation with a constant) and no infinity: null.
+Json finite_or_null(double value);
 
 }  // namespace nibble::cli

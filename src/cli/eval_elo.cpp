@@ -11,8 +11,6 @@
 namespace nibble::cli {
 namespace {
 
-Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
 Json to_json(const eval::Rating& r) {
   return {{"name", r.name},   {"elo", r.elo},
           {"low", r.low},     {"high", r.high},
@@ -108,9 +106,9 @@ int run_eval_elo(const Arguments& arguments) {
     for (const eval::Rating& r : ratings) document["ratings"].push_back(to_json(r));
     if (agreed)
       document["agreement"] = {{"systems", agreed->systems},
-                               {"kendall", finite(agreed->kendall)},
-                               {"spearman", finite(agreed->spearman)},
-                               {"kappa", agreed->kappa ? finite(*agreed->kappa) : Json(nullptr)},
+                               {"kendall", finite_or_null(agreed->kendall)},
+                               {"spearman", finite_or_null(agreed->spearman)},
+                               {"kappa", agreed->kappa ? finite_or_null(*agreed->kappa) : Json(nullptr)},
                                {"items", agreed->items},
                                {"raters", agreed->raters},
                                {"left_out", agreed->left_out}};

@@ -17,7 +17,7 @@
 namespace nibble::cli {
 namespace {
 
-struct Row {
+struct ScoredRow {
   std::string prediction;
   std::vector<std::string> references;
   std::string source;
@@ -36,17 +36,17 @@ const Json& member(const Json& record, const std::string& field, const std::stri
   return record[field];
 }
 
-std::vector<Row> read_rows(const std::string& data, const std::string& references,
+std::vector<ScoredRow> read_rows(const std::string& data, const std::string& references,
                            const std::string& prediction_field, const std::string& reference_field) {
   const data::Records predicted = data::read_records(data);
   const data::Records wanted = references.empty() ? predicted : data::read_records(references);
   require(predicted.records.size() == wanted.records.size(), references,
           "has {} records, {} has {}; they are compared one by one", wanted.records.size(), data,
           predicted.records.size());
-  std::vector<Row> rows;
+  std::vector<ScoredRow> rows;
   for (size_t i = 0; i < predicted.records.size(); ++i) {
     const std::string& where = predicted.sources[i];
-    Row row{
+    ScoredRow row{
         as_text(member(predicted.records[i], prediction_field, where), where, prediction_field), {}, where};
     const Json& reference = member(wanted.records[i], reference_field, wanted.sources[i]);
     if (reference.is_array())
@@ -60,7 +60,7 @@ std::vector<Row> read_rows(const std::string& data, const std::string& reference
   return rows;
 }
 
-const std::string& only_reference(const Row& row) {
+const std::string& only_reference(const ScoredRow& row) {
   require(row.references.size() == 1, row.source, "has {} references; this measure takes one",
           row.references.size());
   return row.references[0];
@@ -77,9 +77,9 @@ double number(const std::string& text, const std::string& where) {
 struct Columns {
   std::vector<double> predictions, labels;
 };
-Columns numbers(const std::vector<Row>& rows) {
+Columns numbers(const std::vector<ScoredRow>& rows) {
   Columns c;
-  for (const Row& row : rows) {
+  for (const ScoredRow& row : rows) {
     c.predictions.push_back(number(row.prediction, row.source));
     c.labels.push_back(number(only_reference(row), row.source));
   }
@@ -87,23 +87,23 @@ Columns numbers(const std::vector<Row>& rows) {
 }
 
 // Classes are whatever words stand there; equal words are equal classes.
-std::pair<std::vector<int64_t>, std::vector<int64_t>> classes(const std::vector<Row>& rows,
+std::pair<std::vector<int64_t>, std::vector<int64_t>> classes(const std::vector<ScoredRow>& rows,
                                                               const std::string& positive) {
   std::map<std::string, int64_t, std::less<>> known{{positive, 1}};
   const auto id = [&](const std::string& name) {
     return known.try_emplace(std::string(trim(name)), static_cast<int64_t>(known.size()) + 1).first->second;
   };
   std::pair<std::vector<int64_t>, std::vector<int64_t>> out;
-  for (const Row& row : rows) {
+  for (const ScoredRow& row : rows) {
     out.first.push_back(id(row.prediction));
     out.second.push_back(id(only_reference(row)));
   }
   return out;
 }
 
-Json rouge_means(const std::vector<Row>& rows, bool stem) {
+Json rouge_means(const std::vector<ScoredRow>& rows, bool stem) {
   eval::Rouge sum;
-  for (const Row& row : rows) {
+  for (const ScoredRow& row : rows) {
     const eval::Rouge r = eval::rouge(row.prediction, row.references, stem);
     for (eval::RougeScore eval::Rouge::*one : {&eval::Rouge::one, &eval::Rouge::two, &eval::Rouge::l})
       for (double eval::RougeScore::*part :
@@ -116,9 +116,9 @@ Json rouge_means(const std::vector<Row>& rows, bool stem) {
   return {{"rouge1", json(sum.one)}, {"rouge2", json(sum.two)}, {"rougeL", json(sum.l)}};
 }
 
-double match_share(const std::vector<Row>& rows) {
+double match_share(const std::vector<ScoredRow>& rows) {
   int64_t right = 0;
-  for (const Row& row : rows)
+  for (const ScoredRow& row : rows)
     for (const std::string& reference : row.references)
       if (trim(row.prediction) == trim(reference)) {
         ++right;
@@ -127,23 +127,20 @@ double match_share(const std::vector<Row>& rows) {
   return static_cast<double>(right) / static_cast<double>(rows.size());
 }
 
-// NaN (a correlation with a constant) is null in JSON.
-Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
-Json measure(const std::string& metric, const std::vector<Row>& rows, bool stem,
+Json measure(const std::string& metric, const std::vector<ScoredRow>& rows, bool stem,
              const std::string& positive) {
   if (metric == "rouge") return rouge_means(rows, stem);
   if (metric == "match") return {{"match", match_share(rows)}};
   if (metric == "pearson" || metric == "spearman") {
     const Columns c = numbers(rows);
-    return {{metric, finite(metric == "pearson" ? eval::pearson(c.predictions, c.labels)
+    return {{metric, finite_or_null(metric == "pearson" ? eval::pearson(c.predictions, c.labels)
                                                 : eval::spearman(c.predictions, c.labels))}};
   }
   if (metric.starts_with("glue-")) {
     const Columns c = numbers(rows);
     Json out = Json::object();
     for (const auto& [name, value] : eval::glue_scores(metric.substr(5), c.predictions, c.labels))
-      out[name] = finite(value);
+      out[name] = finite_or_null(value);
     return out;
   }
   const auto [predictions, labels] = classes(rows, positive);
@@ -180,7 +177,7 @@ int run_eval_score(const Arguments& arguments) {
   if (!cli.parse(arguments)) return 0;
   if (metrics.empty()) metrics = {"rouge"};
 
-  const std::vector<Row> rows = read_rows(data, references, prediction, reference);
+  const std::vector<ScoredRow> rows = read_rows(data, references, prediction, reference);
   Json document{{"records", rows.size()}};
   for (const std::string& metric : metrics) document.update(measure(metric, rows, stem, positive));
   if (json) {

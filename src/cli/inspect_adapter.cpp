@@ -36,7 +36,7 @@ double product_norm(const Tensor& a, const Tensor& b) {
   return std::sqrt(std::max(sum, 0.0));
 }
 
-struct Row {
+struct PairRow {
   std::string module;
   int64_t rank, in, out;
   double scale, a, b, update;
@@ -61,7 +61,7 @@ int run_inspect_adapter(const Arguments& arguments) {
 
   const io::AdapterFile file = io::read_adapter(directory);
   const io::AdapterConfig& c = file.config;
-  std::vector<Row> rows;
+  std::vector<PairRow> rows;
   std::set<std::string> targets;
   int64_t parameters = 0;
   for (const io::AdapterPair& p : file.pairs) {
@@ -73,7 +73,7 @@ int run_inspect_adapter(const Arguments& arguments) {
   }
   if (json) {
     Json modules = Json::array();
-    for (const Row& r : rows)
+    for (const PairRow& r : rows)
       modules.push_back({{"module", r.module},
                          {"rank", r.rank},
                          {"in", r.in},
@@ -95,10 +95,10 @@ int run_inspect_adapter(const Arguments& arguments) {
     return 0;
   }
   size_t width = 6;
-  for (const Row& r : rows) width = std::max(width, r.module.size());
+  for (const PairRow& r : rows) width = std::max(width, r.module.size());
   std::string text = fmt::format("{:<{}}  {:>5} {:>14} {:>9} {:>10} {:>10} {:>10}\n", "module", width, "rank",
                                  "out × in", "scale", "|A|", "|B|", "|sBA|");
-  for (const Row& r : rows)
+  for (const PairRow& r : rows)
     text += fmt::format("{:<{}}  {:>5} {:>14} {:>9.4g} {:>10.4g} {:>10.4g} {:>10.4g}\n", r.module, width,
                         r.rank, fmt::format("{} × {}", r.out, r.in), r.scale, r.a, r.b, r.update);
   std::string list;

@@ -31,18 +31,18 @@ double bits_of(int64_t bytes, int64_t values) {
   return values == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(values);
 }
 
-struct Row {
+struct TensorRow {
   io::WeightInfo info;
   bool measured = false;
   WeightError error;
 };
 
-std::string table(const std::vector<Row>& rows, bool errors) {
+std::string table(const std::vector<TensorRow>& rows, bool errors) {
   size_t width = 6;
-  for (const Row& r : rows) width = std::max(width, r.info.name.size());
+  for (const TensorRow& r : rows) width = std::max(width, r.info.name.size());
   std::string out = fmt::format("{:<{}}  {:>16}  {:<36} {:>10} {:>7}{}\n", "tensor", width, "shape", "stored",
                                 "size", "bits", errors ? "   error   worst   SNR dB" : "");
-  for (const Row& r : rows) {
+  for (const TensorRow& r : rows) {
     out += fmt::format("{:<{}}  {:>16}  {:<36} {:>10} {:>7.3f}", r.info.name, width, r.info.shape.str(),
                        r.info.stored, show_bytes(static_cast<double>(r.info.bytes)),
                        bits_of(r.info.bytes, r.info.shape.numel()));
@@ -75,12 +75,12 @@ int run_inspect_model(const Arguments& arguments) {
 
   const io::ModelFiles files = io::open_model(model.model);
   backend::Stream stream(host_allocator());
-  std::vector<Row> rows;
+  std::vector<TensorRow> rows;
   WeightError total;
   int64_t values = 0, bytes = 0;
   std::map<std::string, std::pair<int64_t, int64_t>> by_type;  // stored → count, bytes
   for (const io::WeightInfo& info : files.weights->list()) {
-    Row row{info, false, {}};
+    TensorRow row{info, false, {}};
     values += info.shape.numel();
     bytes += info.bytes;
     ++by_type[info.stored].first;
@@ -101,7 +101,7 @@ int run_inspect_model(const Arguments& arguments) {
     if (files.config.contains(key) && !files.config[key].is_null()) config[key] = files.config[key];
   if (json) {
     Json tensors = Json::array();
-    for (const Row& r : rows) {
+    for (const TensorRow& r : rows) {
       Json shape = Json::array();
       for (int i = 0; i < r.info.shape.rank(); ++i) shape.push_back(r.info.shape[i]);
       tensors.push_back(

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 
@@ -269,6 +270,8 @@ bool print(std::string_view text) {
   if (errno == EPIPE) return false;
   fail("standard output", "cannot be written: {}", std::strerror(errno));
 }
+
+Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 void print_json(const Json& document) {
   print(document.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");

@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "cli/recipe_options.h"
 #include "train/device_table.h"
+#include "train/loading.h"
 #include "train/plan.h"
 #include "train/prepare.h"
 
@@ -31,7 +32,7 @@ int run_plan(const Arguments& arguments) {
 
   const train::Prepared prepared = train::prepare(recipe_options.recipe(std::nullopt));
   const train::StepShape shape = prepared.shape();
-  const train::MachineSpeed speed = train::measured_speed();
+  const train::MachineSpeed speed = train::measured_speed(train::compute_dtype(prepared.recipe));
   Json document = {{"plans", Json::array()}};
   std::string text;
   for (const train::Checkpointing policy : {train::Checkpointing::kNone, train::Checkpointing::kSelective, train::Checkpointing::kBlock}) {

@@ -148,10 +148,6 @@ double label_of(const GlueTask& task, const Json& value, const std::string& sour
   return number;
 }
 
-std::string at(const std::string& path, size_t line) {
-  return fmt::format("{}:{}", fs::path(path).filename().string(), line);
-}
-
 }  // namespace
 
 std::span<const GlueTask> glue_tasks() {
@@ -186,13 +182,13 @@ std::optional<Records> glue_table(const std::string& path, std::string_view text
   for (size_t r = c.header ? 1 : 0; r < rows.size(); ++r) {
     const std::vector<std::string>& row = rows[r].fields;
     const auto needed = static_cast<size_t>(std::max({c.first, c.second, c.label})) + 1;
-    require(row.size() >= needed, at(path, rows[r].line), "has {} columns; expected at least {}", row.size(),
+    require(row.size() >= needed, line_of(path, rows[r].line), "has {} columns; expected at least {}", row.size(),
             needed);
     Json record{{"glue", c.task->name}, {"first", row[static_cast<size_t>(c.first)]}};
     if (c.second >= 0) record["second"] = row[static_cast<size_t>(c.second)];
     if (c.label >= 0) record["label"] = row[static_cast<size_t>(c.label)];
     out.records.push_back(std::move(record));
-    out.sources.push_back(at(path, rows[r].line));
+    out.sources.push_back(line_of(path, rows[r].line));
   }
   require(!out.records.empty(), path, "is an empty split of {}: there is no row", c.task->name);
   return out;

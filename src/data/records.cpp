@@ -12,10 +12,6 @@
 namespace nibble::data {
 namespace {
 
-std::string at(const std::string& path, size_t line) {
-  return fmt::format("{}:{}", std::filesystem::path(path).filename().string(), line);
-}
-
 Records read_jsonl(const std::string& path, std::string_view text) {
   Records out;
   size_t line = 0;
@@ -25,8 +21,8 @@ Records read_jsonl(const std::string& path, std::string_view text) {
     const std::string_view row = trim(text.substr(0, end));
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (row.empty()) continue;
-    out.records.push_back(parse_json(row, at(path, line)));
-    out.sources.push_back(at(path, line));
+    out.records.push_back(parse_json(row, line_of(path, line)));
+    out.sources.push_back(line_of(path, line));
   }
   return out;
 }
@@ -71,16 +67,16 @@ Records read_table(const std::string& path, std::string_view text, char separato
   for (size_t i = 0; i < header.size(); ++i)
     require(!header[i].empty() && std::find(header.begin(), header.begin() + static_cast<int64_t>(i),
                                             header[i]) == header.begin() + static_cast<int64_t>(i),
-            at(path, rows[0].line), "field {} of the first row is {}; it should name the fields", i + 1,
+            line_of(path, rows[0].line), "field {} of the first row is {}; it should name the fields", i + 1,
             header[i].empty() ? "empty" : "\"" + header[i] + "\" once more");
   for (size_t r = 1; r < rows.size(); ++r) {
     const std::vector<std::string>& row = rows[r].fields;
-    require(row.size() == header.size(), at(path, rows[r].line), "has {} fields where the first row names {}",
+    require(row.size() == header.size(), line_of(path, rows[r].line), "has {} fields where the first row names {}",
             row.size(), header.size());
     Json record = Json::object();
     for (size_t i = 0; i < row.size(); ++i) record[header[i]] = row[i];
     out.records.push_back(std::move(record));
-    out.sources.push_back(at(path, rows[r].line));
+    out.sources.push_back(line_of(path, rows[r].line));
   }
   return out;
 }
@@ -114,12 +110,12 @@ std::string unescaped(std::string_view text) {
 Records read_rationales(const std::string& path, std::string_view text) {
   Records out;
   for (const TableRow& row : parse_table(path, text, '\t')) {
-    require(row.fields.size() == 3, at(path, row.line),
+    require(row.fields.size() == 3, line_of(path, row.line),
             "has {} columns; expected question, answer and rationale", row.fields.size());
     out.records.push_back({{"question", unescaped(row.fields[0])},
                            {"answer", unescaped(row.fields[1])},
                            {"rationale", unescaped(row.fields[2])}});
-    out.sources.push_back(at(path, row.line));
+    out.sources.push_back(line_of(path, row.line));
   }
   return out;
 }
@@ -142,10 +138,10 @@ Records read_task_list(const std::string& path, std::string_view text) {
     ++number;
     const std::string name(trim(line));
     if (name.empty()) continue;
-    require(name.find_first_of("/\\") == std::string::npos, at(path, number), "\"{}\" is no name of a task",
+    require(name.find_first_of("/\\") == std::string::npos, line_of(path, number), "\"{}\" is no name of a task",
             name);
     const std::string file = (tasks / (name + ".json")).lexically_normal().string();
-    require(std::filesystem::exists(file), at(path, number),
+    require(std::filesystem::exists(file), line_of(path, number),
             "there is no {}; the split needs its tasks beside it", file);
     out.records.push_back(parse_json(read_text(file), file));
     out.sources.push_back(name);
@@ -161,7 +157,7 @@ std::string read_text(const std::string& path) {
   require(text.size() < 2 || !(text[0] == '\x1f' && text[1] == '\x8b'), path,
           "is compressed with gzip; unpack it first (gunzip)");
   if (const size_t bad = find_invalid_utf8(text); bad != std::string::npos)
-    fail(at(path, 1 + static_cast<size_t>(
+    fail(line_of(path, 1 + static_cast<size_t>(
                           std::count(text.begin(), text.begin() + static_cast<int64_t>(bad), '\n'))),
          "is not valid UTF-8 (byte {}); save the file as UTF-8", bad);
   return text;

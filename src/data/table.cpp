@@ -6,6 +6,10 @@
 
 namespace nibble::data {
 
+std::string line_of(const std::string& path, size_t line) {
+  return fmt::format("{}:{}", std::filesystem::path(path).filename().string(), line);
+}
+
 std::vector<TableRow> parse_table(const std::string& path, std::string_view text, char separator) {
   std::vector<TableRow> rows;
   TableRow row{{}, 1};
@@ -44,7 +48,7 @@ std::vector<TableRow> parse_table(const std::string& path, std::string_view text
       field += c;
     }
   }
-  require(!quoted, fmt::format("{}:{}", std::filesystem::path(path).filename().string(), row.line),
+  require(!quoted, line_of(path, row.line),
           "a quote opens here that nothing closes");
   if (!field.empty() || !row.fields.empty()) end_row();
   return rows;

@@ -11,6 +11,9 @@ struct TableRow {
   size_t line;  // where it begins, from 1
 };
 
+// "alpaca.json:17", for messages to people.
+std::string line_of(const std::string& path, size_t line);
+
 // A text file, without its byte order mark. Errors: unreadable, compressed, invalid UTF-8 (line).
 std::string read_text(const std::string& path);
 

@@ -11,7 +11,7 @@ namespace nibble::eval {
 namespace {
 
 constexpr int64_t kPrefixTokens = 512;  // of one forward over the shared beginning
-constexpr int64_t kCacheBytes = int64_t{1}
+constexpr int64_t kChoiceCacheBytes = int64_t{1}
                                 << 30;  // most bytes of keys and values, unless one question needs more
 constexpr int64_t kMostSlots = 64;
 
@@ -171,7 +171,7 @@ class Runner {
     const int64_t capacity = longest + (options_.reference_loss ? 1 : 0);
     const int64_t token_bytes = 2 * model_.config().layers * model_.kv_width() * dtype_bytes(cx_.compute());
     const int64_t wanted = std::min<int64_t>(kMostSlots, static_cast<int64_t>(members.size()));
-    const int64_t slots = std::clamp<int64_t>(kCacheBytes / (token_bytes * capacity), 1, wanted);
+    const int64_t slots = std::clamp<int64_t>(kChoiceCacheBytes / (token_bytes * capacity), 1, wanted);
     cache_ = std::make_unique<nn::KvCache>(cx_.allocator(), model_.config().layers, slots, capacity,
                                            model_.kv_width(), cx_.compute());
     read_prefix(first, prefix);

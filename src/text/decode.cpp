@@ -156,7 +156,7 @@ class Sequence : public Decoder {
   std::vector<std::unique_ptr<Decoder>> steps_;
 };
 
-std::unique_ptr<Decoder> make(const Json& spec, const std::string& where, int depth) {
+std::unique_ptr<Decoder> make_decoder(const Json& spec, const std::string& where, int depth) {
   if (spec.is_null()) return nullptr;
   require(depth < 16, where, "the decoders are nested too deeply");
   const auto type = json_get<std::string>(spec, "type", where);
@@ -193,7 +193,7 @@ std::unique_ptr<Decoder> make(const Json& spec, const std::string& where, int de
             "the Sequence decoder has no list \"decoders\"");
     std::vector<std::unique_ptr<Decoder>> steps;
     for (const Json& step : spec["decoders"])
-      if (auto made = make(step, where, depth + 1)) steps.push_back(std::move(made));
+      if (auto made = make_decoder(step, where, depth + 1)) steps.push_back(std::move(made));
     return std::make_unique<Sequence>(std::move(steps));
   }
   fail(where, "the decoder \"{}\" is not known", type);
@@ -202,10 +202,10 @@ std::unique_ptr<Decoder> make(const Json& spec, const std::string& where, int de
 }  // namespace
 
 std::unique_ptr<Decoder> make_decoder(const Json& spec, const std::string& where) {
-  return make(spec, where, 0);
+  return make_decoder(spec, where, 0);
 }
 std::unique_ptr<Decoder> make_decoder(const char* type, const std::string& where) {
-  return make(Json{{"type", type}}, where, 0);
+  return make_decoder(Json{{"type", type}}, where, 0);
 }
 
 int fallback_byte(std::string_view piece) {

@@ -234,9 +234,9 @@ class Precompiled : public Normalizer {
   Charsmap map_;
 };
 
-class Sequence : public Normalizer {
+class Normalizers : public Normalizer {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
+  explicit Normalizers(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
   Piece apply(Arena& arena, const Piece& piece) const override {
     Piece p = piece;
     for (const auto& step : steps_) p = step->apply(arena, p);
@@ -247,7 +247,7 @@ class Sequence : public Normalizer {
   std::vector<std::unique_ptr<Normalizer>> steps_;
 };
 
-std::unique_ptr<Normalizer> make(const Json& spec, const std::string& where, int depth) {
+std::unique_ptr<Normalizer> make_normalizer(const Json& spec, const std::string& where, int depth) {
   if (spec.is_null()) return nullptr;
   require(depth < 16, where, "the normalizers are nested too deeply");
   const auto type = json_get<std::string>(spec, "type", where);
@@ -288,8 +288,8 @@ std::unique_ptr<Normalizer> make(const Json& spec, const std::string& where, int
             "the Sequence normalizer has no list \"normalizers\"");
     std::vector<std::unique_ptr<Normalizer>> steps;
     for (const Json& step : spec["normalizers"])
-      if (auto made = make(step, where, depth + 1)) steps.push_back(std::move(made));
-    return std::make_unique<Sequence>(std::move(steps));
+      if (auto made = make_normalizer(step, where, depth + 1)) steps.push_back(std::move(made));
+    return std::make_unique<Normalizers>(std::move(steps));
   }
   fail(where, "the normalizer \"{}\" is not known", type);
 }
@@ -297,7 +297,7 @@ std::unique_ptr<Normalizer> make(const Json& spec, const std::string& where, int
 }  // namespace
 
 std::unique_ptr<Normalizer> make_normalizer(const Json& spec, const std::string& where) {
-  return make(spec, where, 0);
+  return make_normalizer(spec, where, 0);
 }
 
 }  // namespace nibble::text

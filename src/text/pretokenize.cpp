@@ -158,9 +158,9 @@ class Metaspace : public PreTokenizer {
   bool split_;
 };
 
-class Sequence : public PreTokenizer {
+class PreTokenizers : public PreTokenizer {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<PreTokenizer>> steps) : steps_(std::move(steps)) {}
+  explicit PreTokenizers(std::vector<std::unique_ptr<PreTokenizer>> steps) : steps_(std::move(steps)) {}
   void split(Arena& arena, const Piece& piece, Sink words) const override { run(0, arena, piece, words); }
 
  private:
@@ -183,7 +183,7 @@ SplitBehavior behavior_of(const Json& spec, const char* otherwise, const std::st
   fail(where, "the split behavior \"{}\" is not known", name);
 }
 
-std::unique_ptr<PreTokenizer> make(const Json& spec, const std::string& where, int depth) {
+std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& spec, const std::string& where, int depth) {
   if (spec.is_null()) return nullptr;
   require(depth < 16, where, "the pre-tokenizers are nested too deeply");
   const auto type = json_get<std::string>(spec, "type", where);
@@ -220,7 +220,7 @@ std::unique_ptr<PreTokenizer> make(const Json& spec, const std::string& where, i
     std::vector<std::unique_ptr<PreTokenizer>> steps;
     steps.push_back(std::make_unique<CharacterSplit>(is_white_space, SplitBehavior::kRemoved));
     steps.push_back(std::make_unique<CharacterSplit>(is_punctuation, SplitBehavior::kIsolated));
-    return std::make_unique<Sequence>(std::move(steps));
+    return std::make_unique<PreTokenizers>(std::move(steps));
   }
   if (type == "CharDelimiterSplit") {
     return std::make_unique<RegexSplit>(
@@ -245,8 +245,8 @@ std::unique_ptr<PreTokenizer> make(const Json& spec, const std::string& where, i
             "the Sequence pre-tokenizer has no list \"pretokenizers\"");
     std::vector<std::unique_ptr<PreTokenizer>> steps;
     for (const Json& step : spec["pretokenizers"])
-      if (auto made = make(step, where, depth + 1)) steps.push_back(std::move(made));
-    return std::make_unique<Sequence>(std::move(steps));
+      if (auto made = make_pre_tokenizer(step, where, depth + 1)) steps.push_back(std::move(made));
+    return std::make_unique<PreTokenizers>(std::move(steps));
   }
   fail(where, "the pre-tokenizer \"{}\" is not known", type);
 }
@@ -254,7 +254,7 @@ std::unique_ptr<PreTokenizer> make(const Json& spec, const std::string& where, i
 }  // namespace
 
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const Json& spec, const std::string& where) {
-  return make(spec, where, 0);
+  return make_pre_tokenizer(spec, where, 0);
 }
 
 std::unique_ptr<PreTokenizer> make_regex_splits(const std::vector<std::string>& patterns,
@@ -262,7 +262,7 @@ std::unique_ptr<PreTokenizer> make_regex_splits(const std::vector<std::string>& 
   std::vector<std::unique_ptr<PreTokenizer>> steps;
   for (const std::string& pattern : patterns)
     steps.push_back(std::make_unique<RegexSplit>(Regex(pattern, where), SplitBehavior::kIsolated, false));
-  return std::make_unique<Sequence>(std::move(steps));
+  return std::make_unique<PreTokenizers>(std::move(steps));
 }
 
 bool has_byte_level(const Json& spec) {

@@ -40,6 +40,7 @@ class Engine {
   // Who is told of every operation of the steps that follow; null: nobody.
   void watch(autograd::OpObserver* observer) { train_cx_->observer = observer; }
 
+  DType compute() const { return train_cx_->compute(); }
   models::CausalModel& model() { return *model_; }
   const StepPlan& plan() const { return plan_; }
   const std::vector<autograd::Parameter*>& parameters() const { return parameters_; }

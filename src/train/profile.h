@@ -11,7 +11,8 @@ namespace nibble::train {
 
 // What the machine can do, measured in the same run.
 struct MachineLimits {
-  double products = 0;   // FLOP/s of the library's products, f32, on the step's own large shapes
+  DType type = kF32;     // of the library's products (backend::limit_dtype)
+  double products = 0;   // their FLOP/s on the step's own large shapes
   double bandwidth = 0;  // bytes/s of copying
 };
 

@@ -14,6 +14,7 @@
 #include "io/train_state.h"
 #include "train/display.h"
 #include "train/engine.h"
+#include "train/loading.h"
 #include "train/manifest.h"
 #include "train/report.h"
 #include "train/schedule.h"
@@ -163,7 +164,7 @@ void Run::one_step(int64_t step) {
   const double flops = step_flops(engine_->model(), recipe_, batch.tokens, batch.trained_tokens);
   if (result_.seconds_to_first_step == 0) {
     result_.seconds_to_first_step = now_seconds() - options_.started;
-    result_.matmul_limit = backend::matmul_limit_flops();
+    result_.matmul_limit = backend::matmul_limit_flops(compute_dtype(recipe_));
     smooth_seconds_ = seconds;
   } else {  // the first step pays for what is made once
     training_seconds_ += seconds;

@@ -15,7 +15,9 @@ constexpr double kMemoryShare = 0.60;     // of copying, for element-wise operat
 
 }  // namespace
 
-MachineSpeed measured_speed() { return {backend::matmul_limit_flops(), backend::copy_bandwidth()}; }
+MachineSpeed measured_speed(DType compute) {
+  return {backend::matmul_limit_flops(compute), backend::copy_bandwidth()};
+}
 
 void StepCost::on_op(const char* name, bool, const Tensor&, double flops, double bytes) {
   const std::string_view op = name;

@@ -9,8 +9,8 @@ struct MachineSpeed {
   double products = 0;   // FLOP/s of large products (backend::matmul_limit_flops)
   double bandwidth = 0;  // bytes/s of copying (backend::copy_bandwidth)
 };
-// About a second. Measured once a process.
-MachineSpeed measured_speed();
+// Of computing in `compute`. About a second. Measured once a process.
+MachineSpeed measured_speed(DType compute);
 
 class StepCost : public autograd::OpObserver {
  public:

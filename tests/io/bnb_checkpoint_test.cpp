@@ -17,12 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<float> values_of(const quant::Weight& w) {
-  std::vector<float> v(static_cast<size_t>(w.numel()));
-  quant::decode_rows(w, 0, w.rows(), v.data());
-  return v;
-}
-
 bool linear(const std::string& name) { return name.ends_with("_proj.weight"); }
 
 // The tiny checkpoint in `format`, dense ones as f32.

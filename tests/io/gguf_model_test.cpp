@@ -10,12 +10,6 @@
 namespace nibble::io {
 namespace {
 
-std::vector<float> values_of(const quant::Weight& w) {
-  std::vector<float> v(static_cast<size_t>(w.numel()));
-  quant::decode_rows(w, 0, w.rows(), v.data());
-  return v;
-}
-
 TEST(GgufModel, ConfigOfTheTinyModel) {
   const ModelFiles m = open_model(golden("io/tiny.gguf")), hf = open_model(golden("tiny_llama"));
   EXPECT_EQ(m.container, "gguf");

@@ -12,12 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<float> values_of(const quant::Weight& w) {
-  std::vector<float> v(static_cast<size_t>(w.numel()));
-  quant::decode_rows(w, 0, w.rows(), v.data());
-  return v;
-}
-
 // A copy of the tiny checkpoint whose config is changed.
 void copy_tiny(const TempDir& dir, const std::function<void(Json&)>& change,
                const std::string& from = "tiny_llama") {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "quant/weight.h"
 #include "tensor/tensor.h"
 
 namespace nibble::io {
@@ -27,6 +28,12 @@ class TempDir {
  private:
   std::string path_;
 };
+
+inline std::vector<float> values_of(const quant::Weight& w) {
+  std::vector<float> v(static_cast<size_t>(w.numel()));
+  quant::decode_rows(w, 0, w.rows(), v.data());
+  return v;
+}
 
 inline void put_file(const std::string& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));

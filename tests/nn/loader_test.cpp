@@ -1,4 +1,5 @@
 #include "nn/loader.h"
+#include "tests/nn/support.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -48,15 +49,6 @@ struct Loading : testing::Test {
     source->put("embed.weight", {16, 64}, 4);
   }
   Loader loader() { return {io::ScopedWeights(source), stream, options}; }
-  template <class F>
-  static std::string message_of(F f) {
-    try {
-      f();
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "no error";
-  }
   float& at(const std::string& name, int64_t i) { return source->weights[name].dense.data<float>()[i]; }
 
   backend::Stream stream;

@@ -1,4 +1,5 @@
 #include "nn/lora.h"
+#include "tests/nn/support.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -31,15 +32,6 @@ struct Layers {
   std::vector<Linear> linears;
 };
 
-template <class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 // What PEFT 0.21's check_target_module_exists says of the same pairs.
 TEST(TargetsModule, FollowsPeft) {

@@ -81,7 +81,7 @@ TEST(RopeTable, GrowsWithTheSequence) {
   EXPECT_EQ(table.covering(positions_of({3})).data<float>()[3 * 4], before);
 }
 
-std::string message_of(const Json& scaling) {
+std::string refusal_of(const Json& scaling) {
   try {
     RopeSpec::from_config(Json{{"rope_scaling", scaling}}, 8, 64);
   } catch (const Error& e) {
@@ -90,16 +90,16 @@ std::string message_of(const Json& scaling) {
   return "no error";
 }
 TEST(RopeTable, BadScalingsAreNamed) {
-  EXPECT_THAT(message_of({{"rope_type", "xpos"}}),
+  EXPECT_THAT(refusal_of({{"rope_type", "xpos"}}),
               HasSubstr("unknown rope_type \"xpos\"; known are default, linear"));
-  EXPECT_THAT(message_of({{"type", "linear"}, {"factor", 0}}), HasSubstr("factor should be positive, got 0"));
-  EXPECT_THAT(message_of({{"type", "linear"}, {"factor", "2"}}), HasSubstr("\"factor\" should be a number"));
+  EXPECT_THAT(refusal_of({{"type", "linear"}, {"factor", 0}}), HasSubstr("factor should be positive, got 0"));
+  EXPECT_THAT(refusal_of({{"type", "linear"}, {"factor", "2"}}), HasSubstr("\"factor\" should be a number"));
   EXPECT_THAT(
-      message_of({{"type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 4}}),
+      refusal_of({{"type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 4}}),
       HasSubstr("high_freq_factor should be above low_freq_factor"));
-  EXPECT_THAT(message_of({{"type", "factors"}, {"factors", {1.0, 2.0}}}),
+  EXPECT_THAT(refusal_of({{"type", "factors"}, {"factors", {1.0, 2.0}}}),
               HasSubstr("2 rope factors for 4 rotary pairs"));
-  EXPECT_THAT(message_of({{"type", "factors"}, {"factors", {1.0, 2.0, 0.0, 1.0}}}),
+  EXPECT_THAT(refusal_of({{"type", "factors"}, {"factors", {1.0, 2.0, 0.0, 1.0}}}),
               HasSubstr("should be positive, got 0"));
 }
 

@@ -1,4 +1,5 @@
 #include "nn/sequence.h"
+#include "tests/nn/support.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,15 +11,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 std::vector<int32_t> ints(const Tensor& t) { return {t.data<int32_t>(), t.data<int32_t>() + t.numel()}; }
-template <class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST(PackedInput, PositionsStartAgain) {
   const SequenceInput in = packed_input(host_allocator(), {7, 8, 9, 5, 6}, {3, 2});

@@ -17,15 +17,15 @@ namespace {
 
 using testing::HasSubstr;
 
-const std::string kGoldens = NIBBLE_SOURCE_DIR "/tests/goldens/chat_template/";
+const std::string kTemplates = NIBBLE_SOURCE_DIR "/tests/goldens/chat_template/";
 
 const Json& goldens() {
-  static const Json json = parse_json(read_file(kGoldens + "cases.json"), "cases.json");
+  static const Json json = parse_json(read_file(kTemplates + "cases.json"), "cases.json");
   return json;
 }
 
 std::string template_source(const std::string& name) {
-  return read_file(kGoldens + "templates/" + name + ".jinja");
+  return read_file(kTemplates + "templates/" + name + ".jinja");
 }
 
 ChatTemplate make(const std::string& source) {

@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "text/export_vocab.h"
 #include "text/loaders.h"
+#include "tests/text/support.h"
 
 namespace nibble::text {
 namespace {
@@ -21,8 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-const std::string kShared = std::string(NIBBLE_SOURCE_DIR) + "/../shared/data/";
-const std::string kGoldens = std::string(NIBBLE_SOURCE_DIR) + "/tests/goldens/tokenizer/";
 
 class Directory {
  public:

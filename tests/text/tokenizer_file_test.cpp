@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "text/loaders.h"
+#include "tests/text/support.h"
 
 namespace nibble::text {
 namespace {
@@ -21,7 +22,6 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-const std::string kGoldens = NIBBLE_SOURCE_DIR "/tests/goldens/tokenizer/";
 
 class TokenizerFiles : public ::testing::Test {
  protected:

@@ -12,14 +12,12 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "text/tokenizer.h"
+#include "tests/text/support.h"
 
 namespace nibble::text {
 namespace {
 
-const std::string kGoldens = NIBBLE_SOURCE_DIR "/tests/goldens/tokenizer/";
-const std::string kShared = NIBBLE_SOURCE_DIR "/../shared/data/";
 constexpr EncodeOptions kPlain{.add_special = false, .parse_special = true};
-constexpr EncodeOptions kVerbatim{.add_special = false, .parse_special = false};
 
 const Json& cases() {
   static const Json kCases = parse_json(read_file(kGoldens + "cases.json"), "cases.json");

@@ -14,14 +14,13 @@
 #include "base/text.h"
 #include "text/bpe.h"
 #include "text/loaders.h"
+#include "tests/text/support.h"
 
 namespace nibble::text {
 namespace {
 
 using ::testing::ElementsAre;
 
-const std::string kGoldens = NIBBLE_SOURCE_DIR "/tests/goldens/tokenizer/";
-constexpr EncodeOptions kVerbatim{.add_special = false, .parse_special = false};
 
 // The byte-level golden tokenizer without normalizer, prefix space and added tokens.
 std::shared_ptr<const Tokenizer> lossless() {

@@ -1,6 +1,5 @@
 #include <type_traits>
 
-#include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
@@ -17,16 +16,11 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 
 void activation_range(const Tensor& x, Activation f, const Tensor& out, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
-  with_float(x.dtype(), "activation", [&](auto tx) HWY_ATTR {
-    with_float(out.dtype(), "activation", [&](auto to) HWY_ATTR {
-      with_activation(f, [&](auto a) HWY_ATTR {
-        const auto* px = x.data<typename decltype(tx)::type>();
-        auto* po = out.data<typename decltype(to)::type>();
-        for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
-          auto slope = hn::Zero(d);
-          at.store(d, activate<decltype(a)::value>(d, at.load(d, px), &slope), po);
-        });
-      });
+  const AnyFloats px(x, "activation"), po(out, "activation");
+  with_activation(f, [&](auto a) HWY_ATTR {
+    for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
+      auto slope = hn::Zero(d);
+      at.store(d, activate<decltype(a)::value>(d, at.load(d, px), &slope), po);
     });
   });
 }
@@ -34,22 +28,15 @@ void activation_range(const Tensor& x, Activation f, const Tensor& out, int64_t 
 void activation_backward_range(const Tensor& dy, const Tensor& x, Activation f, const Tensor& dx,
                                bool accumulate, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
-  with_float(dy.dtype(), "activation_backward", [&](auto ty) HWY_ATTR {
-    with_float(x.dtype(), "activation_backward", [&](auto tx) HWY_ATTR {
-      with_float(dx.dtype(), "activation_backward", [&](auto td) HWY_ATTR {
-        with_activation(f, [&](auto a) HWY_ATTR {
-          const auto* py = dy.data<typename decltype(ty)::type>();
-          const auto* px = x.data<typename decltype(tx)::type>();
-          auto* pd = dx.data<typename decltype(td)::type>();
-          for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
-            auto slope = hn::Zero(d);
-            activate<decltype(a)::value>(d, at.load(d, px), &slope);
-            auto g = hn::Mul(at.load(d, py), slope);
-            if (accumulate) g = hn::Add(at.load(d, pd), g);
-            at.store(d, g, pd);
-          });
-        });
-      });
+  const char* const op = "activation_backward";
+  const AnyFloats py(dy, op), px(x, op), pd(dx, op);
+  with_activation(f, [&](auto a) HWY_ATTR {
+    for_vectors(d, begin, end, [&](const auto& at) HWY_ATTR {
+      auto slope = hn::Zero(d);
+      activate<decltype(a)::value>(d, at.load(d, px), &slope);
+      auto g = hn::Mul(at.load(d, py), slope);
+      if (accumulate) g = hn::Add(at.load(d, pd), g);
+      at.store(d, g, pd);
     });
   });
 }

@@ -1,12 +1,14 @@
 // The inside of a product: blocks of f32, six rows by two vectors at a time. Every result is one chain of
 // multiply-adds over k in ascending order, so its bits depend on neither its place in a tile nor how the
-// tiles were divided.
+// tiles were divided. Where the processor multiplies pairs of bf16, such a pair stands in the place of each
+// float of the operands (Step), and k counts pairs; packing moves their bits as if they were floats.
 //
 // B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is
 // packed by six rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it
 // lies.
 #include <algorithm>
 
+#include "backend/cpu/gemm_step.h"
 #include "backend/cpu/vector-inl.h"
 
 #if defined(NIBBLE_BACKEND_CPU_GEMM_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -77,6 +79,29 @@ HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int6
   }
 }
 
+// Panels of pairs from bf16 B [2k, n]: rows 2p and 2p + 1 interleaved.
+HWY_INLINE void pack_panels_of_pairs(const BFloat16* from, int64_t ld, int64_t k, int64_t columns, float* to,
+                                     int64_t panel_stride) {
+  const hn::CappedTag<uint16_t, 8> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = gemm_panel_width(),
+                whole = columns / lanes * lanes, padded = (columns + width - 1) / width * width;
+  const auto* rows = reinterpret_cast<const uint16_t*>(from);
+  for (int64_t p = 0; p < k; ++p, rows += 2 * ld, to += width) {
+    int64_t j = 0;
+    for (; j < whole; j += lanes) {
+      const auto a = hn::LoadU(d, rows + j), b = hn::LoadU(d, rows + ld + j);
+      auto* o = reinterpret_cast<uint16_t*>(to + j / width * panel_stride + j % width);
+      hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
+      hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + lanes);
+    }
+    for (; j < padded; ++j) {
+      auto* o = reinterpret_cast<uint16_t*>(to + j / width * panel_stride + j % width);
+      o[0] = j < columns ? rows[j] : 0;
+      o[1] = j < columns ? rows[ld + j] : 0;
+    }
+  }
+}
+
 // Six rows of A [m, k] side by side: to[p * 6 + i] = a[i, p]. Writes up to four values beyond k * 6.
 template <class T>
 HWY_INLINE void pack_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
@@ -124,6 +149,27 @@ HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64
 // How the six rows of A lie: side by side (pack_rows), or as rows of a matrix.
 enum class RowsOfA { kPacked, kAsStored };
 
+// sum + x · b of one step of k.
+template <Step kStep>
+HWY_INLINE hn::Vec<GemmTag> gemm_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, hn::Vec<GemmTag> sum) {
+  if constexpr (kStep == Step::kFloat) return hn::MulAdd(x, b, sum);
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (kStep == Step::kPair) {
+    // Not an intrinsic: this target is compiled for every AVX-512, of which some lack the instruction.
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(x.raw), "v"(b.raw));
+    return sum;
+  }
+#endif
+  // The same in the instruction's order: the pair's second product is added first.
+  const GemmTag d;
+  const hn::RebindToUnsigned<GemmTag> u;
+  const auto second = [&](auto v) HWY_ATTR {
+    return hn::BitCast(d, hn::And(hn::BitCast(u, v), hn::Set(u, 0xFFFF0000u)));
+  };
+  const auto first = [&](auto v) HWY_ATTR { return hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(u, v))); };
+  return hn::MulAdd(first(x), first(b), hn::MulAdd(second(x), second(b), sum));
+}
+
 // One row of the tile: c[0, columns) (+)= alpha · (lo, hi).
 HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c,
                            int64_t columns) {
@@ -144,7 +190,7 @@ HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha
 }
 
 // c[R, width] (+)= alpha · a[R, k] · panel. Accumulators are named: GCC keeps an array of them in memory.
-template <int R, RowsOfA kRows>
+template <int R, RowsOfA kRows, Step kStep>
 HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel,
                              int64_t k, float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc,
                              int64_t columns) {
@@ -158,8 +204,8 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
     panel += 2 * lanes;
     const auto row = [&](int i, auto& low, auto& high) HWY_ATTR {
       const auto x = hn::Set(d, kRows == RowsOfA::kPacked ? a[p * kGemmRows + i] : a[i * lda + p]);
-      low = hn::MulAdd(x, b0, low);
-      high = hn::MulAdd(x, b1, high);
+      low = gemm_step<kStep>(x, b0, low);
+      high = gemm_step<kStep>(x, b1, high);
     };
     row(0, l0, h0);
     if constexpr (R > 1) row(1, l1, h1);
@@ -176,34 +222,34 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
   if constexpr (R > 5) gemm_store(l5, h5, alpha, add, c + 5 * ldc, columns);
 }
 
-template <RowsOfA kRows>
+template <RowsOfA kRows, Step kStep>
 HWY_INLINE void gemm_rows(int64_t rows, const float* a, int64_t lda, const float* panel, int64_t k,
                           float alpha, bool add, float* c, int64_t ldc, int64_t columns) {
   switch (rows) {
     case 1:
-      return gemm_micro<1, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return gemm_micro<1, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 2:
-      return gemm_micro<2, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return gemm_micro<2, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 3:
-      return gemm_micro<3, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return gemm_micro<3, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 4:
-      return gemm_micro<4, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return gemm_micro<4, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 5:
-      return gemm_micro<5, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return gemm_micro<5, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     default:
-      return gemm_micro<6, kRows>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return gemm_micro<6, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
   }
 }
 
 // c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed six by six
 // with `lda` floats from one six to the next; `panel_stride` floats lie between panels.
-template <RowsOfA kRows>
+template <RowsOfA kRows, Step kStep = Step::kFloat>
 HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
                            const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
   const int64_t width = gemm_panel_width(), next = kRows == RowsOfA::kPacked ? lda : kGemmRows * lda;
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
     for (int64_t i = 0; i < rows; i += kGemmRows)
-      gemm_rows<kRows>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha, add,
+      gemm_rows<kRows, kStep>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha, add,
                        c + i * ldc + j, ldc, columns - j);
 }
 

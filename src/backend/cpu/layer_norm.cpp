@@ -55,19 +55,21 @@ void layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, float ep
 
 // With x̂ = (x - mean) rstd and g = dy w:  dx = rstd (g - mean(g) - x̂ mean(g x̂));  dw_sums [n] += dy x̂ and
 // db_sums [n] += dy, or null.
-template <class Y, class X, class DX>
-void backward_rows(const Y* dy, const X* x, const float* w, const float* mean, const float* rstd, DX* dx,
-                   bool accumulate, float* dw_sums, float* db_sums, int64_t n, int64_t begin, int64_t end) {
+void layer_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& mean,
+                              const Tensor& rstd, const Tensor& dx, bool accumulate, float* dw_sums,
+                              float* db_sums, int64_t begin, int64_t end) {
   const hn::ScalableTag<float> d;
+  const char* const op = "layer_norm_backward";
+  const AnyFloats dys(dy, op), xs(x, op), dxs(dx, op);
+  const float* pw = w.data<float>();
+  const int64_t n = x.shape().last();
   const float inverse = 1.0f / static_cast<float>(n);
   for (int64_t r = begin; r < end; ++r) {
-    const Y* py = dy + r * n;
-    const X* px = x + r * n;
-    DX* to = dx + r * n;
-    const auto middle = hn::Set(d, mean[r]), scale = hn::Set(d, rstd[r]);
+    const AnyFloats py = dys + r * n, px = xs + r * n, to = dxs + r * n;
+    const auto middle = hn::Set(d, mean.data<float>()[r]), scale = hn::Set(d, rstd.data<float>()[r]);
     auto sum = hn::Zero(d), dot = hn::Zero(d);
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {  // beyond the row g is zero
-      const auto g = hn::Mul(at.load(d, py), at.load(d, w));
+      const auto g = hn::Mul(at.load(d, py), at.load(d, pw));
       sum = hn::Add(sum, g);
       dot = hn::MulAdd(g, hn::Mul(hn::Sub(at.load(d, px), middle), scale), dot);
     });
@@ -75,7 +77,7 @@ void backward_rows(const Y* dy, const X* x, const float* w, const float* mean, c
     const auto mean_gx = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, dot)) * inverse);
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
       const auto y = at.load(d, py), normal = hn::Mul(hn::Sub(at.load(d, px), middle), scale);
-      auto g = hn::Sub(hn::Sub(hn::Mul(y, at.load(d, w)), mean_g), hn::Mul(normal, mean_gx));
+      auto g = hn::Sub(hn::Sub(hn::Mul(y, at.load(d, pw)), mean_g), hn::Mul(normal, mean_gx));
       g = hn::Mul(g, scale);
       if (accumulate) g = hn::Add(at.load(d, to), g);
       at.store(d, g, to);
@@ -83,21 +85,6 @@ void backward_rows(const Y* dy, const X* x, const float* w, const float* mean, c
       if (db_sums != nullptr) at.store(d, hn::Add(at.load(d, db_sums), y), db_sums);
     });
   }
-}
-
-void layer_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& mean,
-                              const Tensor& rstd, const Tensor& dx, bool accumulate, float* dw_sums,
-                              float* db_sums, int64_t begin, int64_t end) {
-  with_float(dy.dtype(), "layer_norm_backward", [&](auto ty) HWY_ATTR {
-    with_float(x.dtype(), "layer_norm_backward", [&](auto tx) HWY_ATTR {
-      with_float(dx.dtype(), "layer_norm_backward", [&](auto td) HWY_ATTR {
-        backward_rows(dy.data<typename decltype(ty)::type>(), x.data<typename decltype(tx)::type>(),
-                      w.data<float>(), mean.data<float>(), rstd.data<float>(),
-                      dx.data<typename decltype(td)::type>(), accumulate, dw_sums, db_sums, x.shape().last(),
-                      begin, end);
-      });
-    });
-  });
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

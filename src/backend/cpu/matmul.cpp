@@ -40,7 +40,7 @@ void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulA
   p.ldc = p.n;
   p.alpha = args.alpha;
   p.accumulate = args.accumulate;
-  multiply_f32(stream, p);
+  multiply_packed(stream, p);
 }
 
 void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q,
@@ -64,7 +64,7 @@ void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Ten
                   .accumulate = args.accumulate,
                   .low_rank = &low_rank};
   if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0)
-    return multiply_f32(stream, product);
+    return multiply_packed(stream, product);
   matmul(stream, x, p, t, {.transpose_b = args.transpose, .alpha = args.alpha});
   matmul(stream, x, w, c, {.transpose_b = args.transpose, .accumulate = args.accumulate});
   matmul(stream, t, q, c, {.transpose_b = args.transpose, .accumulate = true, .alpha = args.beta});

@@ -1,5 +1,6 @@
 // A product on the CPU as its parts pass it on.
 #pragma once
+#include "backend/cpu/gemm_step.h"
 #include "backend/kernels/matmul.h"
 
 namespace nibble::backend::cpu {
@@ -29,13 +30,16 @@ struct Product {
   float alpha = 1;
   bool accumulate = false;
   const LowRank* low_rank = nullptr;
+  Step step = Step::kFloat;
+  int64_t steps() const { return step == Step::kFloat ? k : k / 2; }
 };
 
 // Up to here columns are divided among threads instead of rows.
 inline constexpr int64_t kFewRows = 96;
 
-// Our own packed f32 multiply-adds; bf16 operands are widened while they are packed.
+// Our own packed multiply-adds, the step being chosen here: bf16 operands are widened while they are packed, or, with
+// many rows on a processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then rounded.
 // REQUIRES: with a low_rank, more than kFewRows rows and A as it lies.
-void multiply_f32(Stream& stream, const Product& product);
+void multiply_packed(Stream& stream, Product product);
 
 }  // namespace nibble::backend::cpu

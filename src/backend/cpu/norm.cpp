@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "backend/cpu/dispatch.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
@@ -19,71 +18,49 @@ void rms_norm_rows(const Tensor& x, const Tensor& w, float eps, float offset, co
   const hn::ScalableTag<float> d;
   const int64_t n = x.shape().last();
   const auto plus = hn::Set(d, offset);
+  const AnyFloats rows(x, "rms_norm"), pw(w, "rms_norm"), out(y, "rms_norm");
   float* inverse = rstd.data<float>();
-  with_float(x.dtype(), "rms_norm", [&](auto tx) HWY_ATTR {
-    with_float(w.dtype(), "rms_norm", [&](auto tw) HWY_ATTR {
-      using X = typename decltype(tx)::type;
-      const auto* pw = w.data<typename decltype(tw)::type>();
-      for (int64_t r = begin; r < end; ++r) {
-        const X* px = x.data<X>() + r * n;
-        X* py = y.data<X>() + r * n;
-        auto squares = hn::Zero(d);
-        for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
-          const auto v = at.load(d, px);
-          squares = hn::MulAdd(v, v, squares);
-        });
-        inverse[r] = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(n) + eps);
-        const auto s = hn::Set(d, inverse[r]);
-        for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
-          at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), hn::Add(at.load(d, pw), plus)), py);
-        });
-      }
+  for (int64_t r = begin; r < end; ++r) {
+    const AnyFloats px = rows + r * n, py = out + r * n;
+    auto squares = hn::Zero(d);
+    for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+      const auto v = at.load(d, px);
+      squares = hn::MulAdd(v, v, squares);
     });
-  });
+    inverse[r] = 1.0f / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(n) + eps);
+    const auto s = hn::Set(d, inverse[r]);
+    for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+      at.store(d, hn::Mul(hn::Mul(at.load(d, px), s), hn::Add(at.load(d, pw), plus)), py);
+    });
+  }
 }
 
 // dx = rstd (dy w - x rstd² mean(dy w x)), w with its offset;  sums [n] += dy x rstd, or null.
-template <class Y, class X, class W, class DX>
-void backward_rows(const Y* dy, const X* x, const W* w, float offset, const float* rstd, DX* dx,
-                   bool accumulate, float* sums, int64_t n, int64_t begin, int64_t end) {
+void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, float offset,
+                            const Tensor& rstd, const Tensor& dx, bool accumulate, float* sums, int64_t begin,
+                            int64_t end) {
   const hn::ScalableTag<float> d;
+  const char* const op = "rms_norm_backward";
+  const AnyFloats dys(dy, op), xs(x, op), pw(w, op), dxs(dx, op);
+  const int64_t n = x.shape().last();
   const auto plus = hn::Set(d, offset);
   for (int64_t r = begin; r < end; ++r) {
-    const Y* py = dy + r * n;
-    const X* px = x + r * n;
-    DX* to = dx + r * n;
+    const AnyFloats py = dys + r * n, px = xs + r * n, to = dxs + r * n;
     auto dot = hn::Zero(d);
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
-      dot = hn::MulAdd(hn::Mul(at.load(d, py), hn::Add(at.load(d, w), plus)), at.load(d, px), dot);
+      dot = hn::MulAdd(hn::Mul(at.load(d, py), hn::Add(at.load(d, pw), plus)), at.load(d, px), dot);
     });
-    const float s = rstd[r];
+    const float s = rstd.data<float>()[r];
     const auto scale = hn::Set(d, s);
     const auto back = hn::Set(d, -hn::GetLane(hn::SumOfLanes(d, dot)) * s * s * s / static_cast<float>(n));
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
       const auto xi = at.load(d, px), gi = hn::Mul(at.load(d, py), scale);
-      auto g = hn::MulAdd(xi, back, hn::Mul(gi, hn::Add(at.load(d, w), plus)));
+      auto g = hn::MulAdd(xi, back, hn::Mul(gi, hn::Add(at.load(d, pw), plus)));
       if (accumulate) g = hn::Add(at.load(d, to), g);
       at.store(d, g, to);
       if (sums != nullptr) at.store(d, hn::MulAdd(gi, xi, at.load(d, sums)), sums);
     });
   }
-}
-
-void rms_norm_backward_rows(const Tensor& dy, const Tensor& x, const Tensor& w, float offset,
-                            const Tensor& rstd, const Tensor& dx, bool accumulate, float* sums, int64_t begin,
-                            int64_t end) {
-  with_float(dy.dtype(), "rms_norm_backward", [&](auto ty) HWY_ATTR {
-    with_float(x.dtype(), "rms_norm_backward", [&](auto tx) HWY_ATTR {
-      with_float(w.dtype(), "rms_norm_backward", [&](auto tw) HWY_ATTR {
-        with_float(dx.dtype(), "rms_norm_backward", [&](auto td) HWY_ATTR {
-          backward_rows(dy.data<typename decltype(ty)::type>(), x.data<typename decltype(tx)::type>(),
-                        w.data<typename decltype(tw)::type>(), offset, rstd.data<float>(),
-                        dx.data<typename decltype(td)::type>(), accumulate, sums, x.shape().last(), begin,
-                        end);
-        });
-      });
-    });
-  });
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

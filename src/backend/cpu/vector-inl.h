@@ -1,6 +1,7 @@
 // Vectors of f32 over memory that holds f32 or bf16, for the leaf files that are compiled once per
 // instruction set. A rest shorter than a vector goes through a padded one: a value's result never depends on
 // where in a row it stands.
+#include "backend/cpu/any_floats.h"
 #include "backend/cpu/convert-inl.h"
 
 #if defined(NIBBLE_BACKEND_CPU_VECTOR_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -39,6 +40,16 @@ HWY_INLINE void store_f32(D, hn::Vec<D> v, BFloat16* p) {
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(s32, bits)), d16, reinterpret_cast<uint16_t*>(p));
 }
 
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, AnyFloats p) {
+  return p.narrow ? load_f32(d, p.bf16()) : load_f32(d, p.f32());
+}
+template <class D>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, AnyFloats p) {
+  if (p.narrow) return store_f32(d, v, p.bf16());
+  store_f32(d, v, p.f32());
+}
+
 // The first n < lanes values; zeros (or `rest`) after them.
 template <class D, class T>
 HWY_INLINE hn::Vec<D> load_part(D d, const T* p, size_t n, T rest = T{}) {
@@ -53,37 +64,47 @@ HWY_INLINE void store_part(D d, hn::Vec<D> v, T* p, size_t n) {
   for (size_t i = 0; i < n; ++i) p[i] = padded[i];
 }
 
+template <class D>
+HWY_INLINE hn::Vec<D> load_part(D d, AnyFloats p, size_t n) {
+  return p.narrow ? load_part(d, p.bf16(), n) : load_part(d, p.f32(), n);
+}
+template <class D>
+HWY_INLINE void store_part(D d, hn::Vec<D> v, AnyFloats p, size_t n) {
+  if (p.narrow) return store_part(d, v, p.bf16(), n);
+  store_part(d, v, p.f32(), n);
+}
+
 // Whole vectors and then the rest of [0, n): body(i, load, store) where load(p) reads f32 from p + i and
 // store(v, p) writes to p + i, whatever p's type is. Lanes beyond the rest read as zero, or as what load_or
 // is given.
 struct WholeVector {
   int64_t i;
-  template <class D, class T>
-  HWY_INLINE hn::Vec<D> load(D d, const T* p) const {
+  template <class D, class P>
+  HWY_INLINE hn::Vec<D> load(D d, P p) const {
     return load_f32(d, p + i);
   }
   template <class D>
   HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float) const {
     return load_f32(d, p + i);
   }
-  template <class D, class T>
-  HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const {
+  template <class D, class P>
+  HWY_INLINE void store(D d, hn::Vec<D> v, P p) const {
     store_f32(d, v, p + i);
   }
 };
 struct PartVector {
   int64_t i;
   size_t n;
-  template <class D, class T>
-  HWY_INLINE hn::Vec<D> load(D d, const T* p) const {
+  template <class D, class P>
+  HWY_INLINE hn::Vec<D> load(D d, P p) const {
     return load_part(d, p + i, n);
   }
   template <class D>
   HWY_INLINE hn::Vec<D> load_or(D d, const float* p, float rest) const {
     return load_part(d, p + i, n, rest);
   }
-  template <class D, class T>
-  HWY_INLINE void store(D d, hn::Vec<D> v, T* p) const {
+  template <class D, class P>
+  HWY_INLINE void store(D d, hn::Vec<D> v, P p) const {
     store_part(d, v, p + i, n);
   }
 };

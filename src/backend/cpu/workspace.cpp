@@ -1,4 +1,4 @@
-// The requests of matmul_f32.cpp, thin_gradient.cpp, attention.cpp and attention_backward.cpp, from shapes
+// The requests of matmul_packed.cpp, thin_gradient.cpp, attention.cpp and attention_backward.cpp, from shapes
 // alone; the plan's test holds them to what is measured.
 #include "backend/kernels/workspace.h"
 

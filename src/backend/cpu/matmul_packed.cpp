@@ -1,12 +1,15 @@
 // Products by packed panels (Goto & van de Geijn 2008): B is packed once for all threads, rows of A are
 // divided among them. With few rows the columns are divided instead and each thread packs its own.
+//
+// k counts steps (gemm_step.h): with pairs of bf16 every offset along k is half of what it is in values, and operands
+// are read as the floats that two of their neighbours make.
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
-#ifndef NIBBLE_CPU_MATMUL_F32
-#define NIBBLE_CPU_MATMUL_F32
+#ifndef NIBBLE_CPU_MATMUL_PACKED
+#define NIBBLE_CPU_MATMUL_PACKED
 namespace nibble::backend::cpu {
 // A low-rank pair in the form in which tiles read it.
 struct PackedPair {
@@ -14,12 +17,13 @@ struct PackedPair {
   const float* q = nullptr;  // panels of q over the present columns, or null: k goes on
   float* t = nullptr;        // f32 [m, ld]
   int64_t ld = 0;
+  int64_t steps = 0;  // of r
 };
 }  // namespace nibble::backend::cpu
 #endif
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "backend/cpu/matmul_f32.cpp"
+#define HWY_TARGET_INCLUDE "backend/cpu/matmul_packed.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/gemm-inl.h"
@@ -36,8 +40,20 @@ void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_
     pack_panel_transposed(from + (column + j) * b.ld + k0, b.ld, k, columns - j, to);
 }
 
-// B rows [k0, k0 + k), columns [column, column + columns) as panels at `to`.
-void pack_b(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
+// Bf16 values as the floats that pairs of them make.
+Matrix paired(Matrix m) {
+  m.dtype = kF32;
+  m.ld /= 2;
+  return m;
+}
+
+// B steps [k0, k0 + k), columns [column, column + columns) as panels at `to`.
+void pack_b(const Matrix& b, bool pairs, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
+  if (pairs) {
+    if (b.transposed) return pack_columns<float>(paired(b), k0, k, column, columns, to);
+    const auto* from = static_cast<const BFloat16*>(b.data) + 2 * k0 * b.ld + column;
+    return pack_panels_of_pairs(from, b.ld, k, columns, to, k * gemm_panel_width());
+  }
   if (b.dtype == kF32) return pack_columns<float>(b, k0, k, column, columns, to);
   pack_columns<BFloat16>(b, k0, k, column, columns, to);
 }
@@ -83,6 +99,38 @@ TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_
   return {to, 0};
 }
 
+// Rows of a f32 A rounded to bf16, two side by side in each float.
+Matrix rounded_rows(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k) {
+  auto* to = reinterpret_cast<BFloat16*>(local_buffer(LocalSlot::kD, rows * k));
+  const auto* from = static_cast<const float*>(a.data) + row * a.ld + 2 * k0;
+  for (int64_t r = 0; r < rows; ++r) convert(from + r * a.ld, 2 * k, to + r * 2 * k);
+  return {to, kF32, k, false};
+}
+
+TileOfA tile_of_product(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
+                        int64_t columns) {
+  if (p.step != Step::kFloat) {
+    if (p.a.dtype == kF32)
+      return tile_of_a<float>(rounded_rows(p.a, row, rows, k0, k), 0, rows, 0, k, block, columns);
+    return tile_of_a<float>(paired(p.a), row, rows, k0, k, block, columns);
+  }
+  if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
+  return tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
+}
+
+// gemm_block with the product's kind of step.
+template <RowsOfA kRows>
+void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
+              const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
+#if HWY_TARGET == HWY_AVX3
+  if (step == Step::kPair)
+    return gemm_block<kRows, Step::kPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+#endif
+  if (step == Step::kFloat)
+    return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+  gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+}
+
 void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to,
                 bool add) {
   const hn::ScalableTag<float> d;
@@ -101,8 +149,8 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
-    gemm_block<RowsOfA::kPacked>(rows, low.r, depth, low.alpha, a + padded * at, kGemmRows * depth,
-                                 pair.p + at * width, k * width, !(first && at == 0), t, pair.ld);
+    block_of<RowsOfA::kPacked>(p.step, rows, low.r, depth, low.alpha, a + padded * at, kGemmRows * depth,
+                               pair.p + at * width, k * width, !(first && at == 0), t, pair.ld);
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -124,11 +172,10 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
 void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k,
           int64_t block, const float* packed, float* wide, int64_t ld_wide, const PackedPair& pair) {
   const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
-  const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.k;
+  const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.steps();
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
-  const TileOfA a = p.a.dtype == kF32 ? tile_of_a<float>(p.a, row, rows, k0, k, block, readers)
-                                      : tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, readers);
+  const TileOfA a = tile_of_product(p, row, rows, k0, k, block, readers);
   if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
   // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
   for (int64_t j = 0; j < columns; j += kChunk) {
@@ -146,22 +193,28 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
       int64_t stride = k * width;
       if (packed == nullptr) {
         float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * width * depth);
-        pack_b(p.b, k0 + at, depth, column + j, count, own);
+        pack_b(p.b, p.step != Step::kFloat, k0 + at, depth, column + j, count, own);
         panels = own;
         stride = depth * width;
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
       if (a.ld == 0)
-        gemm_block<RowsOfA::kPacked>(rows, count, depth, p.alpha, a.data + padded * at, kGemmRows * depth,
-                                     panels, stride, add, c, ldc);
+        block_of<RowsOfA::kPacked>(p.step, rows, count, depth, p.alpha, a.data + padded * at,
+                                   kGemmRows * depth, panels, stride, add, c, ldc);
       else
-        gemm_block<RowsOfA::kAsStored>(rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride, add, c,
-                                       ldc);
+        block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride,
+                                     add, c, ldc);
     }
-    if (pair.q != nullptr)
-      gemm_block<RowsOfA::kAsStored>(rows, count, p.low_rank->r, p.low_rank->beta, pair.t + row * pair.ld,
-                                     pair.ld, pair.q + j * p.low_rank->r, p.low_rank->r * width, true, c,
-                                     ldc);
+    if (pair.q != nullptr) {
+      const float* t = pair.t + row * pair.ld;
+      int64_t ld = pair.ld;
+      if (p.step != Step::kFloat) {
+        ld = pair.steps;
+        t = static_cast<const float*>(p.low_rank->t) + row * ld;
+      }
+      block_of<RowsOfA::kAsStored>(p.step, rows, count, pair.steps, p.low_rank->beta, t, ld,
+                                   pair.q + j * pair.steps, pair.steps * width, true, c, ldc);
+    }
     if (!direct && last)
       round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
@@ -177,6 +230,8 @@ HWY_EXPORT(panel_width);
 HWY_EXPORT(tile);
 
 namespace {
+
+std::optional<Step> forced_step;
 
 constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
@@ -195,17 +250,37 @@ int64_t tile_rows(int64_t m) {
   return divide(panels, tiles) * 6;
 }
 
+bool can_pair(const Product& p) {
+  const auto even = [](const Matrix& m) { return m.dtype == kBF16 && (!m.transposed || m.ld % 2 == 0); };
+  return p.m > kFewRows && p.k % 2 == 0 && !p.a.transposed && (p.a.dtype == kF32 || p.a.ld % 2 == 0) &&
+         even(p.b) &&
+         (p.low_rank == nullptr || (even(p.low_rank->p) && even(p.low_rank->q) && p.low_rank->r % 2 == 0 &&
+                                    p.low_rank->t_dtype == kBF16));
+}
+
 }  // namespace
 
-void multiply_f32(Stream& stream, const Product& p) {
+Step bf16_step() {
+  if (forced_step) return *forced_step;
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512bf16") != 0;
+  if (has && (hwy::SupportedTargets() & HWY_AVX3) != 0) return Step::kPair;
+#endif
+  return Step::kFloat;
+}
+void force_bf16_step(std::optional<Step> step) { forced_step = step; }
+
+void multiply_packed(Stream& stream, Product p) {
+  if (can_pair(p)) p.step = bf16_step();
+  const bool pairs = p.step != Step::kFloat;
   const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)();
-  const int64_t block = block_of_k(p.k);
+  const int64_t depth = p.steps(), block = block_of_k(depth);
   const bool few = p.m <= kFewRows;
   // Slabs of k where B is too large to be packed whole; sums in between are f32.
   const int64_t slice = few ? p.n : std::min(divide(p.n, width) * width, kSlice);
-  int64_t slab = p.k;
+  int64_t slab = depth;
   if (!few && slab * slice > kPacked) slab = std::max<int64_t>(1, kPacked / slice / block) * block;
-  const bool wide = slab < p.k && p.c_dtype != kF32;
+  const bool wide = slab < depth && p.c_dtype != kF32;
   float* sums = nullptr;
   if (wide)
     sums =
@@ -215,34 +290,36 @@ void multiply_f32(Stream& stream, const Product& p) {
   if (!few) {
     const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
     pair.ld = divide(r, width) * width;
+    pair.steps = pairs ? r / 2 : r;
     packed = reinterpret_cast<float*>(stream.scratch(
-        Stream::kKernelSlot, static_cast<size_t>(columns * (slab + r) + pair.ld * (slab + p.m)) * 4));
+        Stream::kKernelSlot, static_cast<size_t>(columns * (slab + pair.steps) + pair.ld * (slab + p.m)) * 4));
     packed_q = packed + columns * slab;
-    packed_p = packed_q + columns * r;
+    packed_p = packed_q + columns * pair.steps;
     pair.t = packed_p + pair.ld * slab;
   }
   if (few) {
     const int64_t columns =
         std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 512);
     parallel_for(p.n, columns, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, p.k, block, nullptr, nullptr, 0, {});
+      HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, depth, block, nullptr, nullptr, 0, {});
     });
     return;
   }
   const int64_t rows = tile_rows(p.m);
   for (int64_t column = 0; column < p.n; column += slice) {
     const int64_t columns = std::min(slice, p.n - column);
-    for (int64_t k0 = 0; k0 < p.k; k0 += slab) {
-      const int64_t k = std::min(slab, p.k - k0);
+    for (int64_t k0 = 0; k0 < depth; k0 += slab) {
+      const int64_t k = std::min(slab, depth - k0);
       parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
-        HWY_DYNAMIC_DISPATCH(pack_b)(p.b, k0, k, column + begin, end - begin, packed + begin * k);
+        HWY_DYNAMIC_DISPATCH(pack_b)(p.b, pairs, k0, k, column + begin, end - begin, packed + begin * k);
       });
       if (p.low_rank != nullptr) {
         pair.p = column == 0 ? packed_p : nullptr;
-        pair.q = k0 + k == p.k ? packed_q : nullptr;
-        if (pair.p != nullptr) HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->p, k0, k, 0, p.low_rank->r, packed_p);
+        pair.q = k0 + k == depth ? packed_q : nullptr;
+        if (pair.p != nullptr)
+          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->p, pairs, k0, k, 0, p.low_rank->r, packed_p);
         if (pair.q != nullptr)
-          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, 0, p.low_rank->r, column, columns, packed_q);
+          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pairs, 0, pair.steps, column, columns, packed_q);
       }
       parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(tile)
