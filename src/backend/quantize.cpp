@@ -48,9 +48,14 @@ quant::Weight allocate_weight(Allocator& allocator, const Shape& shape, const qu
     w.absmax = named(allocator, {shape[0]}, kF32, name, ".absmax");
     return w;
   }
-  require(spec.format->kind == quant::Kind::kCodebook4, "quantize", "cannot encode to {}", spec.format->name);
+  if (spec.format->kind == quant::Kind::kGgml) {
+    w.ggml_type = spec.format->ggml_type;
+    w.blocks = named(allocator, {quant::ggml_bytes(*spec.format, shape)}, kU8, name, ".blocks");
+    return w;
+  }
+  require(spec.format->has_block_scales(), "quantize", "cannot encode to {}", spec.format->name);
   w.block = spec.block;
-  w.codes = named(allocator, {(shape.numel() + 1) / 2}, kU8, name, ".codes");
+  w.codes = named(allocator, {spec.format->code_bytes(shape.numel())}, kU8, name, ".codes");
   if (!spec.double_quant) {
     w.absmax = named(allocator, {w.block_count()}, kF32, name, ".absmax");
     return w;
@@ -69,7 +74,7 @@ quant::Weight convert_weight(Stream& stream, const quant::Weight& w, const quant
   const bool keep = spec.stored && !w.is_dense();
   if (keep) return w;
   if (spec.format == nullptr) return convert_to_dense(stream, w, dense_dtype, name);
-  const bool blocks = spec.format->kind == quant::Kind::kCodebook4;
+  const bool blocks = spec.format->has_block_scales();
   if (w.format == spec.format &&
       (!blocks || (w.block == spec.block && w.double_quantized() == spec.double_quant)))
     return w;
@@ -77,7 +82,9 @@ quant::Weight convert_weight(Stream& stream, const quant::Weight& w, const quant
   quant::Weight out = allocate_weight(stream.allocator(), w.shape, spec, w.logical_dtype, name);
   const int64_t rows = w.rows(), cols = rows == 0 ? 0 : w.numel() / rows;
   if (w.numel() == 0) return out;
-  const int64_t step = chunk_rows(rows, cols, out.block);
+  const GgmlBlock ggml = ggml_block(out.ggml_type);
+  const bool k_quant = spec.format->kind == quant::Kind::kGgml;
+  const int64_t step = chunk_rows(rows, cols, k_quant ? ggml.values : out.block);
   // Double quantization needs the mean of all block scales: they are gathered first.
   Tensor absmax = out.double_quantized()
                       ? named(stream.allocator(), {out.block_count()}, kF32, name, ".absmax (temporary)")
@@ -93,9 +100,15 @@ quant::Weight convert_weight(Stream& stream, const quant::Weight& w, const quant
     part.format = out.format;
     part.block = out.block;
     const int64_t from = begin * cols, until = end * cols;
-    part.codes = blocks ? out.codes.rows(from / 2, (until + 1) / 2) : out.codes.rows(begin, end);
-    part.absmax =
-        blocks ? absmax.rows(from / out.block, (until + out.block - 1) / out.block) : absmax.rows(begin, end);
+    if (k_quant) {
+      part.ggml_type = out.ggml_type;
+      part.blocks = out.blocks.rows(from / ggml.values * ggml.bytes, until / ggml.values * ggml.bytes);
+    } else {
+      part.codes = blocks ? out.codes.rows(out.format->code_bytes(from), out.format->code_bytes(until))
+                          : out.codes.rows(begin, end);
+      part.absmax = blocks ? absmax.rows(from / out.block, (until + out.block - 1) / out.block)
+                           : absmax.rows(begin, end);
+    }
     encode_weight(stream, values, part);
   }
   if (out.double_quantized() && stream.device() == Device::kCpu)

@@ -67,6 +67,11 @@ Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& o
     apply_format_argument(source.format, source.path, format_options);
     std::vector<Example> examples = format.read(records.records, records.sources, format_options);
     require(!examples.empty(), source.path, "holds no example in the layout {}", format.name);
+    const auto count = static_cast<int64_t>(examples.size());
+    require(source.skip < count, source.path, "holds {} examples; none is left after the first {} (skip)",
+            count, source.skip);
+    if (source.take > 0) examples.resize(static_cast<size_t>(std::min(count, source.skip + source.take)));
+    examples.erase(examples.begin(), examples.begin() + source.skip);
     const bool parts = options.source_max_length > 0 || options.target_max_length > 0;
     // With limits of their own, prompt and response are told apart first.
     if (options.train_on_source && !parts)

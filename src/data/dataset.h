@@ -18,6 +18,7 @@ struct DataSource {
   std::string path;
   std::string format = "auto";
   double weight = 1;             // share of examples drawn from it in each epoch, relative to its size (1: all of it once)
+  int64_t skip = 0, take = 0;    // of its examples: without the first `skip`, then at most `take` (0: all)
 };
 
 struct DataOptions {

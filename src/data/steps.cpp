@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -24,6 +25,22 @@ void append(MicroBatch& micro, const EncodedExample& e) {
     }
 }
 
+// Transformers' length-grouped order (LengthGroupedSampler), which the QLoRA script trains in: the random
+// order is cut into groups of up to 50 steps, each sorted from the longest down, and the longest of all comes
+// first, so that too little memory shows at once.
+void group_by_length(std::vector<int64_t>& order, int64_t per_step,
+                     const std::function<size_t(int64_t)>& length) {
+  const auto n = static_cast<int64_t>(order.size());
+  const int64_t group = std::clamp<int64_t>(n / (4 * per_step), 1, 50) * per_step;
+  const auto longer = [&](int64_t a, int64_t b) { return length(a) > length(b); };
+  for (int64_t begin = 0; begin < n; begin += group)
+    std::stable_sort(order.begin() + begin, order.begin() + std::min(n, begin + group), longer);
+  int64_t first = 0;  // the first of its group is the longest there
+  for (int64_t begin = 0; begin < n; begin += group)
+    if (longer(order[static_cast<size_t>(begin)], order[static_cast<size_t>(first)])) first = begin;
+  std::swap(order[0], order[static_cast<size_t>(first)]);
+}
+
 }  // namespace
 
 StepStream::StepStream(const std::vector<EncodedExample>& examples, StepOptions options)
@@ -38,6 +55,7 @@ StepStream::StepStream(const std::vector<EncodedExample>& examples, std::vector<
   require(options_.batch_size >= 1 && options_.accumulation >= 1, "data",
           "batch size and accumulation should be at least 1, got {} and {}", options_.batch_size,
           options_.accumulation);
+  require(!options_.group_by_length || !options_.packing, "data", "group_by_length is for packing: false");
   for (const EncodedExample& e : examples_)
     require(static_cast<int64_t>(e.ids.size()) <= options_.max_seq_length, e.source,
             "has {} tokens where max_seq_length is {}", e.ids.size(), options_.max_seq_length);
@@ -58,8 +76,14 @@ const StepStream::Layout& StepStream::layout(int64_t epoch) const {
     chosen.insert(chosen.end(), static_cast<size_t>(times), static_cast<int64_t>(i));
   }
   if (chosen.empty()) chosen.push_back(0);
-  const auto order = Rng(options_.seed, stream_id("data.order") + static_cast<uint64_t>(epoch))
-                         .permutation(static_cast<int64_t>(chosen.size()));
+  auto order = Rng(options_.seed, stream_id("data.order") + static_cast<uint64_t>(epoch))
+                   .permutation(static_cast<int64_t>(chosen.size()));
+
+  const auto length_at = [&](int64_t at) {
+    return examples_[static_cast<size_t>(chosen[static_cast<size_t>(at)])].ids.size();
+  };
+  if (options_.group_by_length)
+    group_by_length(order, options_.batch_size * options_.accumulation, length_at);
 
   std::vector<std::pair<size_t, int64_t>> open;  // bin, room left; oldest first
   for (const int64_t at : order) {

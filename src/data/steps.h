@@ -1,5 +1,6 @@
-// Whole optimizer steps from encoded examples. step(i) is a pure function of the data, the options and i: to resume,
-// only the number of the step is needed, and the trained-token total is known before the first backward.
+// Whole optimizer steps from encoded examples. step(i) is a pure function of the data, the options and i: to
+// resume, only the number of the step is needed, and the trained-token total is known before the first
+// backward.
 #pragma once
 #include <mutex>
 
@@ -9,29 +10,31 @@ namespace nibble::data {
 
 // One packed stream: sequences one after another, none attends to another.
 struct MicroBatch {
-  std::vector<int32_t> ids;          // [T]
-  std::vector<int32_t> lengths;      // of the sequences; Σ = T
-  std::vector<int32_t> label_rows;   // rows whose next token is learned, ascending
-  std::vector<int32_t> labels;       // that token
+  std::vector<int32_t> ids;         // [T]
+  std::vector<int32_t> lengths;     // of the sequences; Σ = T
+  std::vector<int32_t> label_rows;  // rows whose next token is learned, ascending
+  std::vector<int32_t> labels;      // that token
 };
 
 struct StepBatch {
-  std::vector<MicroBatch> micro;     // in slot order
+  std::vector<MicroBatch> micro;  // in slot order
   int64_t tokens = 0, trained_tokens = 0;
-  double epoch = 0;                  // at the end of this step
+  double epoch = 0;  // at the end of this step
 };
 
 struct StepOptions {
-  int64_t batch_size = 8;            // sequences (packing: bins of max_seq_length tokens) per micro-batch
+  int64_t batch_size = 8;  // sequences (packing: bins of max_seq_length tokens) per micro-batch
   int64_t accumulation = 1;
-  bool packing = true;               // several short examples share a bin; false: one example per sequence
+  bool packing = true;           // several short examples share a bin; false: one example per sequence
+  bool group_by_length = false;  // without packing: examples of a step are of about one length
   int64_t max_seq_length = 0;
   uint64_t seed = 42;
 };
 
 class StepStream {
  public:
-  StepStream(const std::vector<EncodedExample>& examples, std::vector<double> weights_by_example, StepOptions options);
+  StepStream(const std::vector<EncodedExample>& examples, std::vector<double> weights_by_example,
+             StepOptions options);
   StepStream(const std::vector<EncodedExample>& examples, StepOptions options);
   // Steps of one epoch; the last one may be smaller (never empty).
   int64_t steps_per_epoch() const;
@@ -42,7 +45,10 @@ class StepStream {
   double fill() const;
 
  private:
-  struct Layout { int64_t epoch = -1; std::vector<std::vector<int64_t>> bins; };
+  struct Layout {
+    int64_t epoch = -1;
+    std::vector<std::vector<int64_t>> bins;
+  };
   const Layout& layout(int64_t epoch) const;
 
   const std::vector<EncodedExample>& examples_;
@@ -54,6 +60,7 @@ class StepStream {
 };
 
 // The examples in order, in micro-batches: for evaluation.
-std::vector<MicroBatch> sequential_batches(const std::vector<EncodedExample>& examples, int64_t tokens_per_batch);
+std::vector<MicroBatch> sequential_batches(const std::vector<EncodedExample>& examples,
+                                           int64_t tokens_per_batch);
 
 }  // namespace nibble::data

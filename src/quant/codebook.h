@@ -1,12 +1,13 @@
-// The code books of the 4-bit formats, one file each, and how thresholds follow from values.
+// The code books of the formats of 2 to 4 bits, one file each, and how thresholds follow from values.
 #pragma once
+#include <limits>
 #include <utility>
 
 #include "quant/format.h"
 
 namespace nibble::quant {
 
-extern const Codebook4 kNf4, kFp4, kE2m1, kE3m0, kInt4, kAf4;
+extern const Codebook4 kNf4, kFp4, kE2m1, kE3m0, kInt4, kAf4, kNf3, kNf2;
 
 // What the value zero encodes to when two codes mean zero.
 enum class Zeros : uint8_t {
@@ -34,6 +35,22 @@ constexpr Codebook4 make_codebook(const std::array<float, 16>& values, Zeros zer
   int below = 0;
   for (const float t : book.thresholds) below += t < 0 ? 1 : 0;
   book.zero_code = book.order[below];
+  return book;
+}
+
+// N ascending levels (4 or 8), code i the i-th. The thresholds of levels that are not there are never passed;
+// NaN takes the last level.
+template <size_t N>
+constexpr Codebook4 make_low_codebook(const std::array<float, N>& levels) {
+  Codebook4 book{};
+  for (size_t i = 0; i < 16; ++i) {
+    book.values[i] = i < N ? levels[i] : 0;
+    book.order[i] = static_cast<uint8_t>(i < N ? i : N - 1);
+  }
+  for (size_t i = 0; i < 15; ++i)
+    book.thresholds[i] = i + 1 < N ? (levels[i] + levels[i + 1]) / 2 : std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < N; ++i)
+    if (levels[i] == 0) book.zero_code = static_cast<uint8_t>(i);
   return book;
 }
 

@@ -64,8 +64,8 @@ float double_quantize(std::span<const float> absmax, uint8_t* codes, float* nest
 }
 
 void double_quantize(Weight& w) {
-  require(w.format != nullptr && w.format->kind == Kind::kCodebook4 && w.absmax.defined(), "quantize",
-          "double quantization needs a 4-bit weight with block scales");
+  require(w.format != nullptr && w.format->has_block_scales() && w.absmax.defined(), "quantize",
+          "double quantization needs a weight with block scales");
   const int64_t blocks = w.block_count();
   w.absmax_codes = Tensor::empty(host_allocator(), {blocks}, kU8, "weight.absmax_codes");
   w.nested_absmax = Tensor::empty(host_allocator(), {(blocks + kNestedBlock - 1) / kNestedBlock}, kF32,

@@ -11,6 +11,10 @@
 namespace nibble::quant {
 namespace {
 
+constexpr Format ggml(const char* name, GgmlType type, double bits, const char* about) {
+  return {name, Kind::kGgml, nullptr, bits, about, 0, static_cast<uint32_t>(type)};
+}
+
 constexpr Format kFormats[] = {
     {"nf4", Kind::kCodebook4, &kNf4, 4,
      "NormalFloat: 16 quantiles of the normal distribution (QLoRA's data type)"},
@@ -20,29 +24,28 @@ constexpr Format kFormats[] = {
     {"int4", Kind::kCodebook4, &kInt4, 4, "fifteen evenly spaced levels"},
     {"af4", Kind::kCodebook4, &kAf4, 4,
      "AbnormalFloat: least absolute error for normal values in blocks of 64", 64},
+    {"nf3", Kind::kCodebookLow, &kNf3, 3, "NormalFloat with 8 quantiles"},
+    {"nf2", Kind::kCodebookLow, &kNf2, 2, "NormalFloat with 4 quantiles"},
     {"int8", Kind::kInt8Row, nullptr, 8, "LLM.int8: 255 levels, one scale a row"},
+    ggml("q2_k", GgmlType::kQ2_K, 2.625, "GGUF, 2 bits, 16 sub-blocks in 256"),
+    ggml("q3_k", GgmlType::kQ3_K, 3.4375, "GGUF, 3 bits, 16 sub-blocks in 256"),
+    ggml("q4_k", GgmlType::kQ4_K, 4.5, "GGUF, 4 bits, 8 sub-blocks in 256"),
+    ggml("q5_k", GgmlType::kQ5_K, 5.5, "GGUF, 5 bits, 8 sub-blocks in 256"),
+    ggml("q6_k", GgmlType::kQ6_K, 6.5625, "GGUF, 6 bits, 16 sub-blocks in 256"),
 };
 
 constexpr Format kDenseFormat = {"dense", Kind::kDense, nullptr, 16, "values as they are"};
 
-struct GgmlRow {
-  GgmlType type;
-  Format format;
-};
-constexpr GgmlRow kGgmlFormats[] = {
-    {GgmlType::kF32, {"f32", Kind::kGgml, nullptr, 32, "GGUF, single precision"}},
-    {GgmlType::kF16, {"f16", Kind::kGgml, nullptr, 16, "GGUF, half precision"}},
-    {GgmlType::kBF16, {"bf16", Kind::kGgml, nullptr, 16, "GGUF, bfloat16"}},
-    {GgmlType::kQ4_0, {"q4_0", Kind::kGgml, nullptr, 4.5, "GGUF, 4 bits, blocks of 32 with scale"}},
-    {GgmlType::kQ4_1, {"q4_1", Kind::kGgml, nullptr, 5, "GGUF, 4 bits, blocks of 32 with scale and minimum"}},
-    {GgmlType::kQ5_0, {"q5_0", Kind::kGgml, nullptr, 5.5, "GGUF, 5 bits, blocks of 32 with scale"}},
-    {GgmlType::kQ5_1, {"q5_1", Kind::kGgml, nullptr, 6, "GGUF, 5 bits, blocks of 32 with scale and minimum"}},
-    {GgmlType::kQ8_0, {"q8_0", Kind::kGgml, nullptr, 8.5, "GGUF, 8 bits, blocks of 32 with scale"}},
-    {GgmlType::kQ2_K, {"q2_k", Kind::kGgml, nullptr, 2.625, "GGUF, 2 bits, 16 sub-blocks in 256"}},
-    {GgmlType::kQ3_K, {"q3_k", Kind::kGgml, nullptr, 3.4375, "GGUF, 3 bits, 16 sub-blocks in 256"}},
-    {GgmlType::kQ4_K, {"q4_k", Kind::kGgml, nullptr, 4.5, "GGUF, 4 bits, 8 sub-blocks in 256"}},
-    {GgmlType::kQ5_K, {"q5_k", Kind::kGgml, nullptr, 5.5, "GGUF, 5 bits, 8 sub-blocks in 256"}},
-    {GgmlType::kQ6_K, {"q6_k", Kind::kGgml, nullptr, 6.5625, "GGUF, 6 bits, 16 sub-blocks in 256"}},
+// What GGUF files hold besides.
+constexpr Format kReadFormats[] = {
+    ggml("f32", GgmlType::kF32, 32, "GGUF, single precision"),
+    ggml("f16", GgmlType::kF16, 16, "GGUF, half precision"),
+    ggml("bf16", GgmlType::kBF16, 16, "GGUF, bfloat16"),
+    ggml("q4_0", GgmlType::kQ4_0, 4.5, "GGUF, 4 bits, blocks of 32 with scale"),
+    ggml("q4_1", GgmlType::kQ4_1, 5, "GGUF, 4 bits, blocks of 32 with scale and minimum"),
+    ggml("q5_0", GgmlType::kQ5_0, 5.5, "GGUF, 5 bits, blocks of 32 with scale"),
+    ggml("q5_1", GgmlType::kQ5_1, 6, "GGUF, 5 bits, blocks of 32 with scale and minimum"),
+    ggml("q8_0", GgmlType::kQ8_0, 8.5, "GGUF, 8 bits, blocks of 32 with scale"),
 };
 
 constexpr std::array<int64_t, 8> kBlocks = {32, 64, 128, 256, 512, 1024, 2048, 4096};
@@ -71,8 +74,10 @@ const Format& find_format(std::string_view name) {
 const Format& dense_format() { return kDenseFormat; }
 
 const Format& ggml_format(uint32_t type) {
-  for (const GgmlRow& row : kGgmlFormats)
-    if (static_cast<uint32_t>(row.type) == type) return row.format;
+  for (const std::span<const Format> list :
+       {std::span<const Format>(kFormats), std::span<const Format>(kReadFormats)})
+    for (const Format& f : list)
+      if (f.kind == Kind::kGgml && f.ggml_type == type) return f;
   fail("gguf",
        "tensors of type {} ({}) cannot be decoded; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to "
        "Q6_K can",
@@ -95,11 +100,13 @@ QuantizeSpec parse_quantize(std::string_view name, bool double_quant, int64_t bl
   for (const Format& f : kFormats)
     if (name == f.name) spec.format = &f;
   if (spec.format == nullptr) unknown_format(name, true);
-  if (spec.format->kind == Kind::kInt8Row) {
+  if (!spec.format->has_block_scales()) {
     if (double_quant)
-      throw UsageError("quantize",
-                       "int8 has one scale a row and no block scales to quantize again; leave out double "
-                       "quantization or choose a 4-bit format");
+      throw UsageError(
+          "quantize",
+          fmt::format("{} has {} and no block scales to quantize again; leave out double "
+                      "quantization or choose a format such as nf4",
+                      name, spec.format->kind == Kind::kInt8Row ? "one scale a row" : "quantized scales"));
     spec.block = 0;
     return spec;
   }

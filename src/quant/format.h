@@ -5,6 +5,13 @@
 // is values[code_i] * absmax. Two codes a byte: value 2i in the HIGH nibble, 2i+1 in the LOW one; an odd
 // count ends in the code of zero. Bytes equal bitsandbytes' CPU backend (csrc and functional.py of
 // bitsandbytes 0.50.2). A new 4-bit format is one file with its table and one row in format.cpp.
+//
+// Formats of 2 and 3 bits (kCodebookLow) differ in packing alone: code i is the bits [i * bits, (i + 1) *
+// bits) of the codes read as one little-endian number, so that 3 bits take 3 bytes for 8 values. Unused bits
+// at the end are 0.
+//
+// GGUF's k-quants (kGgml) are cut over the row-major order as well, 256 values a block: where rows are whole
+// blocks, that is what a GGUF file holds. Their encoders are in ggml_encode.cpp.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -17,12 +24,14 @@
 namespace nibble::quant {
 
 enum class Kind : uint8_t {
-  kDense,      // F32, F16 or BF16 as they are
-  kCodebook4,  // nf4, fp4, e2m1, e3m0, int4 …
-  kInt8Row,    // LLM.int8's weight: q = round(127 w / absmax(row)), ties to even; w ≈ q * absmax / 127
-  kGgml,       // blocks of a GGUF file
+  kDense,        // F32, F16 or BF16 as they are
+  kCodebook4,    // nf4, fp4, e2m1, e3m0, int4 …
+  kCodebookLow,  // nf3, nf2
+  kInt8Row,      // LLM.int8's weight: q = round(127 w / absmax(row)), ties to even; w ≈ q * absmax / 127
+  kGgml,         // blocks of a GGUF file
 };
 
+// A code book of at most 16 values; those of 2 and 3 bits fill its first 4 or 8.
 struct Codebook4 {
   std::array<float, 16> values;   // by code
   std::array<uint8_t, 16> order;  // codes by ascending value
@@ -35,10 +44,16 @@ struct Codebook4 {
 struct Format {
   const char* name;  // "nf4": what recipes, --quantize and checkpoints say
   Kind kind;
-  const Codebook4* codebook;  // kCodebook4 only
+  const Codebook4* codebook;  // kCodebook4 and kCodebookLow
   double bits;                // per value, without scales (kGgml: with them)
   const char* about;          // one line for --help
   int64_t only_block = 0;     // > 0: the code book was fitted to this block size and takes no other
+  uint32_t ggml_type = 0;     // kGgml
+
+  // Codes with one scale a block, which double quantization applies to.
+  bool has_block_scales() const { return kind == Kind::kCodebook4 || kind == Kind::kCodebookLow; }
+  // has_block_scales(): bytes of n codes.
+  int64_t code_bytes(int64_t n) const { return (n * static_cast<int64_t>(bits) + 7) / 8; }
 };
 
 // Every row that a weight can be quantized to, in the order they are documented.

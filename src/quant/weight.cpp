@@ -86,7 +86,7 @@ std::string Weight::describe() const {
   if (is_dense()) return dtype_name(dense.dtype());
   std::string s = format->name;
   if (double_quantized()) s += " + double quantization";
-  if (format->kind == Kind::kCodebook4) s += fmt::format(", block {}", block);
+  if (format->has_block_scales()) s += fmt::format(", block {}", block);
   return s;
 }
 
@@ -140,9 +140,10 @@ void require_consistent(const Weight& w, std::string_view where) {
       require_part(w.absmax, "SCB", kF32, w.rows(), w, where);
       break;
     case Kind::kCodebook4:
-      require(w.block >= 2 && w.block % 2 == 0, where,
-              "block size {} of a 4-bit weight is not an even number", w.block);
-      require_part(w.codes, "the codes", kU8, (w.numel() + 1) / 2, w, where);
+    case Kind::kCodebookLow:
+      require(w.block >= 2 && w.block % (w.format->kind == Kind::kCodebook4 ? 2 : 8) == 0, where,
+              "block size {} of a {} weight does not fill whole bytes", w.block, w.format->name);
+      require_part(w.codes, "the codes", kU8, w.format->code_bytes(w.numel()), w, where);
       if (w.double_quantized()) {
         require_part(w.absmax_codes, "absmax", kU8, w.block_count(), w, where);
         require_part(w.nested_absmax, "nested_absmax", kF32, (w.block_count() + 255) / 256, w, where);
@@ -162,7 +163,9 @@ void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out) {
   require(w.defined() && 0 <= begin && begin <= end && end <= w.rows(), "decode", "rows {} to {} of {}",
           begin, end, w.shape.str());
   const int64_t cols = w.rows() == 0 ? 0 : w.numel() / w.rows();
-  if (w.format->kind == Kind::kCodebook4) return decode_codebook(w, begin * cols, end * cols, out);
+  if (w.format->has_block_scales()) return decode_codebook(w, begin * cols, end * cols, out);
+  if (w.format->kind == Kind::kGgml && w.interleaved_heads == 0)
+    return decode_ggml(w, begin * cols, end * cols, out);
   for (int64_t r = begin; r < end; ++r, out += cols) {
     const int64_t stored = w.ggml_row(r);
     switch (w.format->kind) {
@@ -172,12 +175,28 @@ void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out) {
       case Kind::kInt8Row:
         decode_int8_row(w, r, out);
         break;
-      default: {
-        const GgmlBlock block = ggml_block(w.ggml_type);
-        decode_ggml_row(w.ggml_type, w.blocks.raw() + stored * (cols / block.values) * block.bytes, cols,
-                        out);
-      }
+      default:
+        decode_ggml(w, stored * cols, (stored + 1) * cols, out);
     }
+  }
+}
+
+void decode_ggml(const Weight& w, int64_t begin, int64_t end, float* out) {
+  const GgmlBlock block = ggml_block(w.ggml_type);
+  for (int64_t i = begin; i < end;) {
+    const std::byte* at = w.blocks.raw() + i / block.values * block.bytes;
+    const int64_t within = i % block.values;
+    if (within == 0 && end - i >= block.values) {
+      const int64_t whole = (end - i) / block.values * block.values;
+      decode_ggml_row(w.ggml_type, at, whole, out);
+      i += whole, out += whole;
+      continue;
+    }
+    float values[256];  // the end of one block or the beginning of another
+    decode_ggml_row(w.ggml_type, at, block.values, values);
+    const int64_t count = std::min(end - i, block.values - within);
+    std::copy_n(values + within, count, out);
+    i += count, out += count;
   }
 }
 
@@ -190,6 +209,14 @@ void decode_ggml_row(uint32_t type, const std::byte* row, int64_t cols, float* o
 }
 
 bool ggml_decodable(uint32_t type) { return ggml_dense(type) || block_decoder(type) != nullptr; }
+
+int64_t ggml_bytes(const Format& format, const Shape& shape) {
+  const GgmlBlock block = ggml_block(format.ggml_type);
+  require(shape.numel() % block.values == 0, "quantize",
+          "a weight {} does not fill blocks of {} values, which {} consists of; choose a format such as nf4",
+          shape.str(), block.values, format.name);
+  return shape.numel() / block.values * block.bytes;
+}
 
 Weight encode(const Format& format, std::span<const float> values, const Shape& shape, int64_t block,
               bool double_quant) {
@@ -205,10 +232,16 @@ Weight encode(const Format& format, std::span<const float> values, const Shape& 
     encode_int8(values, w);
     return w;
   }
-  require(format.kind == Kind::kCodebook4 && block >= 2 && block % 2 == 0, "quantize",
+  if (format.kind == Kind::kGgml) {
+    w.ggml_type = format.ggml_type;
+    w.blocks = Tensor::empty(host_allocator(), {ggml_bytes(format, shape)}, kU8, "weight.blocks");
+    encode_ggml(format.ggml_type, values, w.blocks.raw());
+    return w;
+  }
+  require(format.has_block_scales() && block >= 8 && block % 8 == 0, "quantize",
           "cannot encode to {} with block size {}", format.name, block);
   w.block = block;
-  w.codes = Tensor::empty(host_allocator(), {(n + 1) / 2}, kU8, "weight.codes");
+  w.codes = Tensor::empty(host_allocator(), {format.code_bytes(n)}, kU8, "weight.codes");
   w.absmax = Tensor::empty(host_allocator(), {w.block_count()}, kF32, "weight.absmax");
   encode_codebook(values, w);
   if (double_quant) double_quantize(w);

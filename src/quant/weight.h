@@ -19,9 +19,9 @@ struct Weight {
 
   Tensor dense;  // kDense: shape, F32 | F16 | BF16
 
-  // kCodebook4: codes U8 [(n + 1) / 2]; either absmax F32 [blocks], or doubly quantized:
-  // absmax_i = nested_map[absmax_codes[i]] * nested_absmax[i / 256] + nested_offset     (f32 throughout)
-  // kInt8Row: codes I8 [out, in], absmax F32 [out] (bitsandbytes' SCB)
+  // kCodebook4, kCodebookLow: codes U8 [format->code_bytes(n)]; either absmax F32 [blocks], or doubly
+  // quantized: absmax_i = nested_map[absmax_codes[i]] * nested_absmax[i / 256] + nested_offset     (f32
+  // throughout) kInt8Row: codes I8 [out, in], absmax F32 [out] (bitsandbytes' SCB)
   Tensor codes, absmax;
   Tensor absmax_codes;   // U8 [blocks]
   Tensor nested_absmax;  // F32 [ceil(blocks / 256)]
@@ -29,7 +29,8 @@ struct Weight {
   float nested_offset = 0;
   int64_t block = 0;
 
-  Tensor blocks;  // kGgml: U8, whole rows of blocks
+  Tensor
+      blocks;  // kGgml: U8, blocks over the row-major order (whole rows of them where they come from a file)
   uint32_t ggml_type = 0;
   // GGUF files of the llama architecture store the rows of q and k so that rotary pairs are neighbours. > 0:
   // row r of the logical (Hugging Face) order lies at ggml_row(r); the number is the count of heads. Decoders
@@ -63,14 +64,18 @@ Weight ggml_weight(uint32_t type, const Shape& shape, Tensor blocks, int64_t int
 void require_consistent(const Weight& w, std::string_view where);
 
 // Values of logical rows [begin, end) as f32 into out[(end - begin) * cols]: the scalar definition of every
-// format. For kCodebook4: f32 values[code] * f32 absmax, one rounding.
+// format. For code books: f32 values[code] * f32 absmax, one rounding.
 void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out);
 
 // The scalar definition of encoding: n = rows * cols f32 values in row-major order.
+// Errors: Error{"quantize"} for values that do not fill the blocks of a k-quant.
 // NaN: the block's absmax and values become what bitsandbytes' CPU backend makes of them (golden-tested);
-// callers that load models refuse non-finite weights before they come here.
+// callers that load models refuse non-finite weights before they come here. A k-quant's whole block decodes
+// to NaN.
 Weight encode(const Format& format, std::span<const float> values, const Shape& shape, int64_t block,
               bool double_quant);
+// Bytes of the blocks of a kGgml format. Errors: Error{"quantize"} for values that do not fill them.
+int64_t ggml_bytes(const Format& format, const Shape& shape);
 // Second-level quantization of absmax: offset = mean, blocks of 256, nearest code of the signed dynamic map.
 // Replaces absmax by the nested parts; REQUIRES: absmax is defined.
 void double_quantize(Weight& w);

@@ -28,8 +28,9 @@ Prepared open_base(Recipe& recipe) {
   set_threads(static_cast<int>(recipe.threads));
   backend::register_cpu_kernels();
   Prepared prepared;
-  prepared.files = recipe.init == "random" ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed))
-                                           : io::open_model(recipe.model);
+  prepared.files = recipe.init == "random"
+                       ? io::random_model(recipe.model, static_cast<uint64_t>(recipe.seed))
+                       : io::open_model(recipe.model);
   if (!recipe.adapter.empty())
     io::require_same_base(io::read_adapter(recipe.adapter), recipe.adapter, prepared.files);
   const auto allocator = make_meta_allocator();
@@ -44,6 +45,7 @@ data::StepOptions Prepared::step_options() const {
   return {.batch_size = recipe.per_device_train_batch_size,
           .accumulation = recipe.gradient_accumulation_steps,
           .packing = recipe.packing,
+          .group_by_length = recipe.group_by_length,
           .max_seq_length = max_seq_length(),
           .seed = static_cast<uint64_t>(recipe.seed)};
 }

@@ -132,8 +132,8 @@ data::DataSource source_of(const YAML::Node& node, const Field& field, const std
   if (node.IsScalar()) {
     source.path = node.Scalar();
   } else {
-    if (!node.IsMap()) bad(at(where, node), fmt::format("{} takes paths or maps of path, format and weight", field.name));
-    static const std::vector<std::string> known = {"path", "format", "weight"};
+    if (!node.IsMap()) bad(at(where, node), fmt::format("{} takes paths or maps of path, format, weight, skip and take", field.name));
+    static const std::vector<std::string> known = {"path", "format", "weight", "skip", "take"};
     for (const auto& entry : node) {
       const std::string key = scalar_of(entry.first, field.name, where);
       if (key == "path") {
@@ -144,9 +144,14 @@ data::DataSource source_of(const YAML::Node& node, const Field& field, const std
         source.weight = parse_number(field, scalar_of(entry.second, "weight", where), at(where, entry.second));
         if (source.weight <= 0 || source.weight > 1000)
           bad(at(where, entry.second), fmt::format("weight of {} must lie above 0 and up to 1000", source.path));
+      } else if (key == "skip" || key == "take") {
+        const double value = parse_number(field, scalar_of(entry.second, key, where), at(where, entry.second));
+        if (value < 0 || value > 1e15 || value != std::floor(value))
+          bad(at(where, entry.second), fmt::format("{} of {} should be a number of examples from 0 up", key, source.path));
+        (key == "skip" ? source.skip : source.take) = static_cast<int64_t>(value);
       } else {
         const std::string nearest = nearest_name(key, known);
-        bad(at(where, entry.first), fmt::format("{} has path, format and weight, not \"{}\"{}", field.name, shorten(key),
+        bad(at(where, entry.first), fmt::format("{} has path, format, weight, skip and take, not \"{}\"{}", field.name, shorten(key),
                                                 nearest.empty() ? "" : "; did you mean " + nearest + "?"));
       }
     }
@@ -265,7 +270,7 @@ void settle_base(Recipe& recipe) {
   }
   if (recipe.init == "random" && recipe.lora()) bad("init", "random weights are worth no adapter: set method to full");
   const bool has_scales = recipe.quantize != "none" && recipe.quantize != "stored" &&
-                          quant::find_format(recipe.quantize).kind == quant::Kind::kCodebook4;
+                          quant::find_format(recipe.quantize).has_block_scales();
   if (!has_scales && !recipe.was_given("double_quant")) recipe.double_quant = false;
   quant::parse_quantize(recipe.quantize, recipe.double_quant, recipe.block_size);
 }
@@ -274,6 +279,8 @@ void check_recipe(Recipe& recipe) {
   if (recipe.model.empty()) bad("model", "is missing: give --model PATH or `model:` in the recipe");
   if (recipe.data.empty()) bad("data", "is missing: give --data FILE or `data:` in the recipe");
   settle_base(recipe);
+  if (recipe.group_by_length && recipe.packing)
+    bad("group_by_length", "orders examples that stand alone in a sequence; set packing to false as well");
   if (recipe.lora() && recipe.adapter.empty() && recipe.target_modules.empty())
     bad("target_modules", "names no module; all-linear takes every linear layer but the head");
   if (recipe.max_steps == 0 && recipe.num_train_epochs <= 0)

@@ -57,6 +57,7 @@ struct Recipe {
   int64_t max_seq_length = 0;
   int64_t source_max_length = 0, target_max_length = 0;
   bool packing = true;
+  bool group_by_length = false;
   std::string overlong = "error";
   bool train_on_source = false;
   bool split_special_tokens = true;

@@ -14,7 +14,7 @@ const Field kFields[] = {
     {"tokenizer", "Model and data", kText, &Recipe::tokenizer, kContent,
      "Where the tokenizer is; empty: beside the weights."},
     {"data", "Model and data", kData, &Recipe::data, kContent,
-     "What is trained on: a path, a list of paths, or a list of {path, format, weight}. Formats are found by looking; weight is the "
+     "What is trained on: a path, a list of paths, or a list of {path, format, weight, skip, take}. Formats are found by looking; skip and take say which examples of it; weight is the "
      "share of a set that each epoch draws."},
     {"adapter", "Model and data", kText, &Recipe::adapter, kMust,
      "Go on from this PEFT adapter (its rank, alpha and targets hold) instead of a fresh one."},
@@ -30,9 +30,9 @@ const Field kFields[] = {
      "Share of the training data that is held out when there is no eval_data (at most 200 examples); 0 holds nothing out.", 0, 0.9},
 
     {"quantize", "Frozen base", kText, &Recipe::quantize, kMust,
-     "Format of the frozen linear weights: nf4, fp4, e2m1, e3m0, int4, af4, int8, stored (a GGUF's own blocks) or none."},
+     "Format of the frozen linear weights: nf4, fp4, e2m1, e3m0, int4, af4, nf3, nf2, int8, q2_k to q6_k, stored (a GGUF's own blocks) or none."},
     {"double_quant", "Frozen base", kSwitch, &Recipe::double_quant, kMust,
-     "Quantize the scales of 4-bit blocks too: 4.127 bits a weight instead of 4.5. Formats without such scales ignore the default."},
+     "Quantize the scales of blocks too: 4.127 bits a weight instead of 4.5 with nf4. Formats without such scales ignore the default."},
     {"block_size", "Frozen base", kInteger, &Recipe::block_size, kMust, "Weights that share one scale: 32, 64, 128 … 4096.", 32, 4096},
 
     {"method", "Method", kChoice, &Recipe::method, kMust,
@@ -81,6 +81,8 @@ const Field kFields[] = {
      "Responses are cut to so many tokens, as the QLoRA script does; 0: no limit of their own.", 0, 1 << 24},
     {"packing", "Batch", kSwitch, &Recipe::packing, kMust,
      "Several short examples share a sequence; none attends to another."},
+    {"group_by_length", "Batch", kSwitch, &Recipe::group_by_length, kMust,
+     "With packing false: the examples of a step are of about one length, as the QLoRA script orders them."},
     {"overlong", "Batch", kChoice, &Recipe::overlong, kMust,
      "What happens to examples longer than max_seq_length: error counts them and stops.", 0, 0, "error|truncate|drop|split"},
 

@@ -36,11 +36,12 @@ std::string show_sources(const std::vector<data::DataSource>& sources) {
   std::vector<std::string> parts;
   bool plain = true;
   for (const auto& source : sources) {
-    const bool only_path = source.format == "auto" && source.weight == 1;
+    const bool part = source.skip > 0 || source.take > 0, only_path = source.format == "auto" && source.weight == 1 && !part;
     plain = plain && only_path;
     parts.push_back(only_path ? show_text(source.path)
-                              : fmt::format("{{path: {}, format: {}, weight: {}}}", quoted(source.path), show_text(source.format),
-                                            show_number(source.weight)));
+                              : fmt::format("{{path: {}, format: {}, weight: {}{}}}", quoted(source.path), show_text(source.format),
+                                            show_number(source.weight),
+                                            part ? fmt::format(", skip: {}, take: {}", source.skip, source.take) : ""));
   }
   return plain && parts.size() == 1 ? parts[0] : fmt::format("[{}]", fmt::join(parts, ", "));
 }
@@ -110,8 +111,12 @@ Json recipe_json(const Recipe& recipe) {
           const auto& value = recipe.*member;
           if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::vector<data::DataSource>>) {
             Json list = Json::array();
-            for (const auto& source : value)
-              list.push_back({{"path", source.path}, {"format", source.format}, {"weight", source.weight}});
+            for (const auto& source : value) {
+              Json one = {{"path", source.path}, {"format", source.format}, {"weight", source.weight}};
+              if (source.skip > 0) one["skip"] = source.skip;
+              if (source.take > 0) one["take"] = source.take;
+              list.push_back(std::move(one));
+            }
             json[field.name] = std::move(list);
           } else {
             json[field.name] = value;

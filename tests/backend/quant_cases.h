@@ -111,7 +111,8 @@ inline std::vector<std::pair<std::string, quant::Weight>> every_weight(int64_t r
   const auto values = normal_values(rows * cols);
   std::vector<std::pair<std::string, quant::Weight>> all;
   for (const quant::Format& f : quant::formats()) {
-    if (f.kind == quant::Kind::kInt8Row) {
+    if (f.kind == quant::Kind::kGgml && rows * cols % ggml_block(f.ggml_type).values != 0) continue;
+    if (!f.has_block_scales()) {
       all.emplace_back(f.name, quant::encode(f, values, {rows, cols}, 0, false));
       continue;
     }

@@ -46,6 +46,22 @@ TEST_F(DatasetTest, CountsAndLengths) {
   EXPECT_EQ(d.report.to_json()["longest"], 9);
 }
 
+TEST_F(DatasetTest, APartOfASourceIsTaken) {
+  DataOptions o = options(chats("a.jsonl", {1, 2, 3, 4, 5}));
+  o.train[0].skip = 1;
+  o.train[0].take = 2;
+  const Dataset d = load_dataset(o, encoder);
+  EXPECT_EQ(d.report.train_examples, 2);
+  EXPECT_EQ(d.report.files[0].examples, 2);
+  EXPECT_EQ(d.train[0].source, "a.jsonl:2");
+  EXPECT_EQ(d.train[1].source, "a.jsonl:3");
+  o.train[0].take = 0;
+  EXPECT_EQ(load_dataset(o, encoder).report.train_examples, 4);
+  o.train[0].skip = 5;
+  EXPECT_THAT(failure([&] { load_dataset(o, encoder); }),
+              HasSubstr("holds 5 examples; none is left after the first 5"));
+}
+
 TEST_F(DatasetTest, OverlongExamplesAreRefusedByDefault) {
   DataOptions o = options(chats("a.jsonl", {1, 50, 3, 20}));
   o.max_seq_length = 10;

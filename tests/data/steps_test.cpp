@@ -152,6 +152,28 @@ TEST(Steps, WeightsSayHowOftenAnExampleComes) {
   EXPECT_NEAR(quarter, 25, 15);
 }
 
+TEST(Steps, GroupedByLengthTheLongestComesFirstAndGroupsFall) {
+  const auto examples = many();
+  StepOptions options{.batch_size = 2, .accumulation = 2, .packing = false, .max_seq_length = 64, .seed = 9};
+  const StepStream plain(examples, options);
+  options.group_by_length = true;
+  const StepStream grouped(examples, options);
+  EXPECT_EQ(seen(grouped, 0, grouped.steps_per_epoch()), seen(plain, 0, plain.steps_per_epoch()));
+  std::vector<int32_t> lengths;
+  for (int64_t s = 0; s < grouped.steps_per_epoch(); ++s)
+    for (const MicroBatch& m : grouped.step(s).micro)
+      lengths.insert(lengths.end(), m.lengths.begin(), m.lengths.end());
+  EXPECT_EQ(lengths[0], *std::max_element(lengths.begin(), lengths.end()));
+  // 103 examples, 4 a step: groups of 103 / 16 = 6 steps. Only the swap with the longest may break the order.
+  int rises = 0;
+  for (size_t i = 1; i < lengths.size(); ++i) rises += i % 24 != 0 && lengths[i] > lengths[i - 1];
+  EXPECT_LE(rises, 1);
+  EXPECT_THAT(failure([&] {
+                StepStream(examples, {.packing = true, .group_by_length = true, .max_seq_length = 64});
+              }),
+              HasSubstr("packing: false"));
+}
+
 TEST(Steps, BadOptionsAreRefused) {
   const auto examples = examples_of({9});
   EXPECT_THAT(failure([&] { StepStream(examples, {.max_seq_length = 8}); }),

@@ -75,11 +75,31 @@ void decode_ggml(uint32_t type, const std::byte* row, int64_t cols, T* out) {
   }
 }
 
+// Values [begin, end) of the row-major order by the scalar decoders, a stretch at a time: codes of 2 and 3
+// bits, and blocks that straddle rows.
+template <class T>
+void decode_scalar(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
+  constexpr int64_t kStretch = 1024;
+  float values[kStretch];
+  for (int64_t i = begin; i < end; i += kStretch) {
+    const int64_t n = std::min(kStretch, end - i);
+    if (w.format->has_block_scales())
+      quant::decode_codebook(w, i, i + n, values);
+    else
+      quant::decode_ggml(w, i, i + n, values);
+    convert(values, n, out + (i - begin));
+  }
+}
+
 // Columns [begin, end) of logical row r of anything but a dense weight.
 template <class T>
 void decode_columns(const quant::Weight& w, int64_t r, int64_t begin, int64_t end, T* out) {
   const int64_t cols = w.numel() / w.rows();
-  if (w.format->kind == quant::Kind::kCodebook4) {
+  const bool straddles = w.format->kind == quant::Kind::kGgml && w.interleaved_heads == 0 &&
+                         cols % ggml_block(w.ggml_type).values != 0;
+  if (straddles || w.format->kind == quant::Kind::kCodebookLow) {
+    decode_scalar(w, r * cols + begin, r * cols + end, out);
+  } else if (w.format->kind == quant::Kind::kCodebook4) {
     decode_codebook_range(w, r * cols + begin, r * cols + end, out);
   } else if (w.format->kind == quant::Kind::kInt8Row) {
     decode_int8(w, r, begin, end, out);

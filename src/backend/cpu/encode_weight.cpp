@@ -5,6 +5,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
+#include "quant/parts.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/encode_weight.cpp"
@@ -94,34 +95,36 @@ void code_values(const quant::Codebook4& book, const float* v, int64_t n, bool f
 }
 
 // One block of at most `block` values; scratch holds block + 32 codes.
-float encode_one(const quant::Codebook4& book, const float* v, int64_t n, int64_t block, uint8_t* scratch,
-                 uint8_t* out) {
+float encode_one(const quant::Codebook4& book, int bits, const float* v, int64_t n, int64_t block,
+                 uint8_t* scratch, uint8_t* out) {
   constexpr float kLeastAbsmax = 1e-38f;  // see quant/codebook.cpp, whose rules these are
   const float largest = magnitude_of(v, n), clamped = largest < kLeastAbsmax ? kLeastAbsmax : largest;
   const bool full = n == block;
   code_values(book, v, n, full, clamped, scratch);
   if (n % 2 != 0) scratch[n] = book.zero_code;
   int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
+  for (; bits == 4 && i + 32 <= n; i += 32) {
     const auto a = hn::LoadU(B8(), scratch + i), b = hn::LoadU(B8(), scratch + i + 16);
     const auto even = hn::BitCast(B16(), hn::ConcatEven(B8(), b, a));
     hn::StoreU(hn::Or(hn::BitCast(B8(), hn::ShiftLeft<4>(even)), hn::ConcatOdd(B8(), b, a)), B8(),
                out + i / 2);
   }
-  for (; i < n; i += 2) out[i / 2] = static_cast<uint8_t>(scratch[i] << 4 | scratch[i + 1]);
+  quant::pack_codes(scratch + i, n - i, bits, out + i / 2);
   return full ? largest : clamped;
 }
 
 // Whole blocks of a tensor of n values, [begin, end) counted in values; `values` is its first byte.
-void encode_codebook_range(const quant::Codebook4& book, int64_t block, DType dtype, const std::byte* values,
+void encode_codebook_range(const quant::Format& format, int64_t block, DType dtype, const std::byte* values,
                            int64_t begin, int64_t end, uint8_t* codes, float* absmax) {
+  const auto bits = static_cast<int>(format.bits);
   std::vector<float> wide(static_cast<size_t>(block));
   std::vector<uint8_t> scratch(static_cast<size_t>(block) + 32);
   for (int64_t i = begin; i < end; i += block) {
     const int64_t n = std::min(block, end - i);
     convert_values(dtype, values + i * dtype_bytes(dtype), n, kF32,
                    reinterpret_cast<std::byte*>(wide.data()));
-    absmax[i / block] = encode_one(book, wide.data(), n, block, scratch.data(), codes + i / 2);
+    absmax[i / block] =
+        encode_one(*format.codebook, bits, wide.data(), n, block, scratch.data(), codes + i * bits / 8);
   }
 }
 
@@ -171,6 +174,16 @@ void encode_int8(const Tensor& values, quant::Weight& out) {
                });
 }
 
+void encode_k_quant(const Tensor& values, quant::Weight& out) {
+  const GgmlBlock block = ggml_block(out.ggml_type);
+  parallel_for(values.numel() / block.values, 16, [&](int64_t begin, int64_t end) {
+    std::vector<float> wide(static_cast<size_t>((end - begin) * block.values));
+    convert_values(values.dtype(), values.raw() + begin * block.values * dtype_bytes(values.dtype()),
+                   (end - begin) * block.values, kF32, reinterpret_cast<std::byte*>(wide.data()));
+    quant::encode_ggml(out.ggml_type, wide, out.blocks.raw() + begin * block.bytes);
+  });
+}
+
 }  // namespace
 
 void encode_weight(Stream&, const Tensor& values, quant::Weight& out) {
@@ -181,8 +194,8 @@ void encode_weight(Stream&, const Tensor& values, quant::Weight& out) {
           out.shape.str());
   quant::require_consistent(out, "encode_weight");
   if (out.format->kind == quant::Kind::kInt8Row) return encode_int8(values, out);
-  require(out.format->kind == quant::Kind::kCodebook4, "encode_weight", "cannot encode to {}",
-          out.format->name);
+  if (out.format->kind == quant::Kind::kGgml) return encode_k_quant(values, out);
+  require(out.format->has_block_scales(), "encode_weight", "cannot encode to {}", out.format->name);
 
   const int64_t n = values.numel(), block = out.block;
   auto* codes = out.codes.data<uint8_t>();
@@ -190,7 +203,7 @@ void encode_weight(Stream&, const Tensor& values, quant::Weight& out) {
   float* absmax = out.double_quantized() ? first_level.data() : out.absmax.data<float>();
   parallel_for(n, std::max(block, kGrain / block * block), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(encode_codebook_range)
-    (*out.format->codebook, block, dtype, values.raw(), begin, end, codes, absmax);
+    (*out.format, block, dtype, values.raw(), begin, end, codes, absmax);
   });
   if (out.double_quantized())
     out.nested_offset = quant::double_quantize(first_level, out.absmax_codes.data<uint8_t>(),

@@ -272,8 +272,9 @@ struct IntegerBook {
 bool matvec_int16_supports(const quant::Weight& w) {
   if (w.format->kind == quant::Kind::kCodebook4) return w.cols() % 64 == 0 && w.block % 64 == 0;
   const auto type = static_cast<GgmlType>(w.ggml_type);
-  return w.format->kind == quant::Kind::kGgml && (type == GgmlType::kQ4_0 || type == GgmlType::kQ4_1 ||
-                                                  type == GgmlType::kQ8_0 || type == GgmlType::kQ4_K);
+  return w.format->kind == quant::Kind::kGgml && w.cols() % ggml_block(w.ggml_type).values == 0 &&
+         (type == GgmlType::kQ4_0 || type == GgmlType::kQ4_1 || type == GgmlType::kQ8_0 ||
+          type == GgmlType::kQ4_K);
 }
 
 void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tensor& y) {
