@@ -6,42 +6,12 @@
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/generation_options.h"
-#include "cli/jsonl.h"
 #include "cli/session.h"
+#include "eval/answers.h"
 #include "eval/exact_match.h"
-#include "eval/generate.h"
 
 namespace nibble::cli {
 namespace {
-
-struct Case {
-  std::string question;  // shown to people: the last thing the user said
-  std::string reference;
-  std::vector<int32_t> prompt;
-};
-
-Case read_case(const JsonLine& record, const Session& session) {
-  const Json& v = record.value;
-  if (v.is_object() && v.contains("messages")) {
-    Json messages = v["messages"];
-    require(messages.is_array() && messages.size() >= 2 && messages.back().is_object() &&
-                json_get<std::string>(messages.back(), "role", record.where) == "assistant",
-            record.where, "\"messages\" should end with the assistant's reference answer");
-    Case c;
-    c.reference = json_get<std::string>(messages.back(), "content", record.where);
-    messages.erase(messages.size() - 1);
-    c.question = json_get<std::string>(messages.back(), "content", record.where);
-    c.prompt = session.encode_chat(messages);
-    return c;
-  }
-  require(v.is_object() && v.contains("prompt") && v.contains("completion"), record.where,
-          "expected an object with \"messages\", or one with \"prompt\" and \"completion\"");
-  Case c;
-  c.question = json_get<std::string>(v, "prompt", record.where);
-  c.reference = json_get<std::string>(v, "completion", record.where);
-  c.prompt = session.tokenizer().encode(c.question);
-  return c;
-}
 
 // One line, cut to what a table can hold.
 std::string shown(std::string text) {
@@ -61,7 +31,7 @@ int run_eval_match(const Arguments& arguments) {
   GenerationOptions generation;
   generation.greedy = true;
   generation.generate.max_new_tokens = 128;
-  std::string data;
+  eval::AnswerData data;
   bool compare = false, json = false;
   int64_t show = 5;
   Options cli(
@@ -69,8 +39,10 @@ int run_eval_match(const Arguments& arguments) {
       "Exact match: the share of records whose reference answer the model gives, greedily and to the letter.",
       "nibble eval match --model model.gguf --adapter runs/shop --data heldout.jsonl --compare");
   model.declare(cli);
-  cli.add("--data FILE.jsonl", data,
-          "records: {\"messages\": […, assistant]} or {\"prompt\", \"completion\"}", true);
+  cli.add("--data FILE", data.path,
+          "questions with reference answers, in any layout that training reads (docs/data.md)", true);
+  cli.add("--format NAME", data.format, "the layout, when it is not found by looking");
+  cli.add("--limit N", data.limit, "only the first N records; 0 is all");
   cli.add("--max-new-tokens N", generation.generate.max_new_tokens, "longest answer");
   cli.flag("--compare", compare, "also without the adapter, side by side");
   cli.add("--show N", show, "records to print");
@@ -83,26 +55,16 @@ int run_eval_match(const Arguments& arguments) {
   generation.check();
   if (compare && model.adapter.empty()) throw UsageError("eval match", "--compare needs --adapter DIR");
 
-  const std::vector<JsonLine> records = read_jsonl(data);
   Session session(model);
-  std::vector<Case> cases;
-  std::vector<std::vector<int32_t>> prompts;
-  std::vector<std::string> references;
-  for (const JsonLine& record : records) {
-    cases.push_back(read_case(record, session));
-    prompts.push_back(cases.back().prompt);
-    references.push_back(cases.back().reference);
-  }
+  const std::vector<eval::AnswerCase> cases =
+      eval::read_answers(data, session.shared_tokenizer(), session.chat_or_none());
+  const std::vector<std::string> references = eval::references_of(cases);
 
   catch_interrupts();
   const auto answer = [&](const char* who) {
-    log_info("answering {} prompts {}", prompts.size(), who);
-    eval::Generator generator(session.context(), session.model(), session.tokenizer());
-    std::vector<std::string> texts;
-    for (const eval::Generated& g : generator.run(prompts, generation.for_session(session, model.seed)))
-      texts.push_back(g.text);
-    if (interrupted()) throw Interrupted("eval match", "stopped before the last answer");
-    return texts;
+    log_info("answering {} prompts {}", cases.size(), who);
+    return eval::answer_all(session.context(), session.model(), session.tokenizer(), cases,
+                            generation.for_session(session, model.seed));
   };
   std::vector<std::string> before;
   if (compare) {
@@ -139,7 +101,7 @@ int run_eval_match(const Arguments& arguments) {
   const auto line = [&](const char* name, const eval::ExactMatch& s) {
     fmt::print("  {:<8}{:3} of {} right, {:5.1f} %\n", name, s.count, cases.size(), 100 * s.share());
   };
-  fmt::print("\nexact match on {}\n", data);
+  fmt::print("\nexact match on {}\n", data.path);
   if (compare) line("before", eval::exact_match(before, references));
   line(compare ? "after" : "answers", score);
   return 0;

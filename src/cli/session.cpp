@@ -1,36 +1,11 @@
 #include "cli/session.h"
 
-#include <algorithm>
-#include <filesystem>
 #include <limits>
-#include <set>
 
-#include "base/file.h"
 #include "base/log.h"
+#include "eval/generate.h"
 
 namespace nibble::cli {
-namespace {
-
-// Ids under "eos_token_id": a number, a list of numbers, or nothing.
-void add_eos_ids(const Json& config, std::set<int32_t>& ids) {
-  const auto found = config.is_object() ? config.find("eos_token_id") : config.end();
-  if (found == config.end()) return;
-  for (const Json& id : found->is_array() ? *found : Json::array({*found}))
-    if (id.is_number_integer()) {
-      const auto value = id.get<int64_t>();
-      if (value >= 0 && value <= std::numeric_limits<int32_t>::max()) ids.insert(static_cast<int32_t>(value));
-    }
-}
-
-Json generation_config(const std::string& model) {
-  const std::filesystem::path path = std::filesystem::path(model) / "generation_config.json";
-  std::error_code none;
-  if (!std::filesystem::is_regular_file(path, none)) return nullptr;
-  return parse_json(read_file(path.string(), 1 << 20), path.string());
-}
-
-}  // namespace
-
 std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& options) {
   return text::load_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer);
 }
@@ -62,8 +37,13 @@ std::vector<autograd::AdapterSpan> Session::attach_adapter(const std::string& di
   return {{0, std::numeric_limits<int64_t>::max(), id}};
 }
 
-const text::ChatTemplate& Session::chat() const {
+std::shared_ptr<const text::ChatTemplate> Session::chat_or_none() const {
   require(chat_error_.empty(), files_.path, "its chat template cannot be used: {}", chat_error_);
+  return chat_;
+}
+
+const text::ChatTemplate& Session::chat() const {
+  chat_or_none();
   require(chat_ != nullptr, files_.path,
           "the model has no chat template (looked in tokenizer_config.json, chat_template.jinja and the GGUF "
           "metadata); "
@@ -71,15 +51,7 @@ const text::ChatTemplate& Session::chat() const {
   return *chat_;
 }
 
-std::vector<int32_t> Session::stop_ids() const {
-  std::set<int32_t> ids;
-  if (tokenizer_->eos) ids.insert(*tokenizer_->eos);
-  add_eos_ids(files_.config, ids);
-  add_eos_ids(generation_config(files_.path), ids);
-  if (chat_ != nullptr)
-    if (const auto end = text::end_of_turn(*chat_, *tokenizer_)) ids.insert(*end);
-  return {ids.begin(), ids.end()};
-}
+std::vector<int32_t> Session::stop_ids() const { return eval::stop_ids(files_, *tokenizer_, chat_.get()); }
 
 std::vector<int32_t> Session::encode_chat(const Json& messages) const {
   std::vector<int32_t> ids;

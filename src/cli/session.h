@@ -29,6 +29,9 @@ class Session {
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   // Errors: the model has no chat template, or one that cannot be parsed.
   const text::ChatTemplate& chat() const;
+  // The same, null for a model without one.
+  std::shared_ptr<const text::ChatTemplate> chat_or_none() const;
+  std::shared_ptr<const text::Tokenizer> shared_tokenizer() const { return tokenizer_; }
   const io::ModelFiles& files() const { return files_; }
   // No tape; the adapter, if any, applies to every token.
   autograd::Context& context() { return *context_; }
@@ -37,8 +40,7 @@ class Session {
   // apply. Errors: no adapter of this model there.
   std::vector<autograd::AdapterSpan> attach_adapter(const std::string& directory, int id);
 
-  // What ends generation: the tokenizer's EOS, eos_token_id of generation_config.json and config.json, the
-  // template's end of turn. Ascending.
+  // eval::stop_ids of this model.
   std::vector<int32_t> stop_ids() const;
   // Ids of a conversation up to where the assistant speaks; special tokens come from the template alone.
   std::vector<int32_t> encode_chat(const Json& messages) const;

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "eval/sampler.h"
+#include "io/weights.h"
 #include "models/model.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace nibble::eval {
@@ -28,6 +30,11 @@ struct GenerateOptions {
   // Errors: UsageError naming the option.
   void check() const;
 };
+
+// What ends an answer: the tokenizer's EOS, eos_token_id of config.json and of generation_config.json, and
+// the template's end of turn (`chat` may be null). Ascending.
+std::vector<int32_t> stop_ids(const io::ModelFiles& files, const text::Tokenizer& tokenizer,
+                              const text::ChatTemplate* chat);
 
 enum class Finish { kStop, kLength, kCancelled };
 const char* finish_name(Finish finish);  // "stop", "length", "cancelled"

@@ -1,4 +1,4 @@
-// What a study can measure: one row each in measures.cpp.
+// What a study can measure: one row each in measures.cpp. docs/studies.md lists their options.
 #pragma once
 #include <memory>
 #include <span>
@@ -20,5 +20,17 @@ struct MeasureKind {
 
 // Errors: UsageError naming the known kinds.
 const MeasureKind& measure_kind(const std::string& kind);
+
+// For the rows of measures.cpp, which stand in several files.
+extern const MeasureKind kPpl, kHeldOut, kMmlu, kChoice, kMatch, kRouge;
+// Errors: UsageError{where} naming the option, and for a misspelt one the nearest known.
+void known_options(const Json& options, const std::vector<std::string>& known, const std::string& where);
+void needs_option(const Json& options, const char* key, const std::string& where);
+// One of a few words; the first is the default.
+std::string option_among(const Json& options, const char* key, const std::vector<std::string>& words,
+                         const std::string& where);
+// A whole number from `low` to `high`.
+int64_t whole_option(const Json& options, const char* key, int64_t otherwise, int64_t low, int64_t high,
+                     const std::string& where);
 
 }  // namespace nibble::study

@@ -220,6 +220,7 @@ std::string as_html(const Spec& spec, const Table& table, const StudyResults& re
   for (const Measure& m : spec.measures)
     page += fmt::format("<p class=\"note\">{}: {} is better.</p>\n", html(m.name),
                         m.higher_is_better ? "higher" : "lower");
+  if (!spec.scale.empty()) page += "<p class=\"note\">These figures: " + html(spec.scale) + ".</p>\n";
   if (!spec.published.empty())
     page += fmt::format("<p class=\"note\">Published: {}{}.</p>\n", html(spec.published.source),
                         spec.published.scale.empty() ? "" : html(", obtained with " + spec.published.scale));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -92,7 +93,10 @@ class Study {
     for (const Named& base : spec_.prepare) prepare(base);
     make_cells();
     results_.by_key = earlier_results(options_.out + kResults);
-    for (const Cell& cell : results_.cells) missing_ += results_.by_key.count(cell.key) == 0;
+    std::set<std::string> missing;
+    for (const Cell& cell : results_.cells)
+      if (results_.by_key.count(cell.key) == 0) missing.insert(cell.key);
+    missing_ = static_cast<int64_t>(missing.size());
     ResultLog log(options_.out + kResults);
     // Cells that differ in the measure alone stand next to each other and share one subject.
     for (size_t begin = 0, end = 0; begin < results_.cells.size(); begin = end) {
@@ -120,14 +124,24 @@ class Study {
     return path;
   }
 
-  // A base that is trained once and then only used.
+  // A base that is trained once and then only used. When that fails, so do the cells that need it.
   void prepare(const Named& base) {
     train::Recipe recipe;
     for (const auto& [key, value] : base.keys) train::set_field(recipe, key, value);
     recipe.out = options_.out + "/prepared/" + base.name;
     if (finished(recipe.out)) return;
     say(fmt::format("training the base {}", base.name));
-    train_run(recipe);
+    try {
+      const double began = now_seconds();
+      const train::RunResult run = train_run(recipe);
+      say(fmt::format("trained the base {}: loss {:.4f}, {}", base.name,
+                      run.steps.empty() ? 0 : run.steps.back().loss, show_seconds(now_seconds() - began)));
+    } catch (const Interrupted&) {
+      throw;
+    } catch (const std::exception& e) {
+      unprepared_[recipe.out] = fmt::format("the base {} could not be trained: {}", base.name, e.what());
+      say(unprepared_[recipe.out]);
+    }
   }
 
   static bool finished(const std::string& run) {
@@ -151,9 +165,21 @@ class Study {
     take(spec_.models[cell.model].keys);
     if (!spec_.data.empty()) take(spec_.data[cell.data].keys);
     take(spec_.variants[cell.variant].keys);
-    if (spec_.trains) train::set_field(recipe, "seed", std::to_string(cell.seed));
+    if (cell.trains) train::set_field(recipe, "seed", std::to_string(cell.seed));
     train::settle_base(recipe);
     return recipe;
+  }
+
+  // What a result depends on. Of a base that is measured as it is, training keys say nothing.
+  static Json decisive_keys(const train::Recipe& recipe, bool trains) {
+    Json all = train::recipe_json(recipe);
+    all.erase("out");
+    all.erase("threads");
+    if (trains) return all;
+    Json kept;
+    for (const char* key : {"model", "tokenizer", "quantize", "double_quant", "block_size", "dtype"})
+      kept[key] = all[key];
+    return kept;
   }
 
   void make_cells() {
@@ -169,18 +195,16 @@ class Study {
         for (size_t v = 0; v < spec_.variants.size(); ++v)
           for (const int64_t seed : spec_.trains ? spec_.seeds : std::vector<int64_t>{0})
             for (size_t e = 0; e < spec_.measures.size(); ++e) {
-              Cell cell{m, d, v, e, seed, "", spec_.models[m].name};
+              const bool trains =
+                  spec_.trains && spec_.variants[v].trains && (spec_.data.empty() || spec_.data[d].trains);
+              Cell cell{m, d, v, e, seed, trains, "", spec_.models[m].name};
               const Measure& measure = spec_.measures[e];
               if (!spec_.data.empty()) cell.label += " · " + spec_.data[d].name;
               cell.label += " · " + spec_.variants[v].name + " · " + measure.name;
-              if (spec_.trains) cell.label += fmt::format(" · seed {}", seed);
-              Json all = train::recipe_json(recipe_of(cell));
-              all.erase("out");
-              all.erase("threads");
-              Json key = {{"recipe", all},
-                          {"kind", measure.kind},
-                          {"options", measure.options},
-                          {"trains", spec_.trains}};
+              if (trains) cell.label += fmt::format(" · seed {}", seed);
+              Json all = decisive_keys(recipe_of(cell), trains);
+              Json key = {
+                  {"recipe", all}, {"kind", measure.kind}, {"options", measure.options}, {"trains", trains}};
               for (const std::string& file : measure_kind(measure.kind).files(measure.options))
                 key["files"].push_back(hash_of(file));
               key["model"] = model_hash(recipe_of(cell).model);
@@ -250,7 +274,9 @@ class Study {
 
   std::unique_ptr<Subject> make_subject(const Cell& cell, std::vector<double>& losses) const {
     train::Recipe recipe = recipe_of(cell);
-    if (!spec_.trains) return std::make_unique<Subject>(recipe, "", std::nullopt);
+    if (const auto it = unprepared_.find(recipe.model); it != unprepared_.end())
+      fail(cell.label, "{}", it->second);
+    if (!cell.trains) return std::make_unique<Subject>(recipe, "", std::nullopt);
     Json keys = train::recipe_json(recipe);
     keys.erase("out");
     recipe.out = options_.out + "/runs/" + hash_text(keys.dump()).substr(0, 16);
@@ -270,6 +296,7 @@ class Study {
   const RunnerOptions& options_;
   StudyResults results_;
   std::map<std::string, std::string> model_hashes_;
+  std::map<std::string, std::string> unprepared_;  // by directory: why a base is missing
   size_t done_ = 0;
   int64_t missing_ = 0;  // cells that still have to run
   double spent_ = 0;

@@ -17,8 +17,9 @@ namespace nibble::study {
 struct Cell {
   size_t model = 0, data = 0, variant = 0, measure = 0;  // indices into the spec (data: 0 when there is none)
   int64_t seed = 0;
-  std::string key;    // 32 hexadecimal digits
-  std::string label;  // "LLaMA 260K · NF4 · perplexity"
+  bool trains = false;  // false: the base as it is, the same for every seed
+  std::string key;      // 32 hexadecimal digits
+  std::string label;    // "LLaMA 260K · NF4 · perplexity"
 };
 
 struct CellResult {

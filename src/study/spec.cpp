@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "base/error.h"
@@ -55,6 +56,7 @@ class Reader {
       if (given_.count(names.back()) == 0)
         bad(fmt::format("needs {}=…: {}", names.back(), item.second.as<std::string>()));
     }
+    names.emplace_back("here");
     for (const auto& [name, value] : given_) known(name, names, "key=value");
   }
 
@@ -80,8 +82,8 @@ class Reader {
     return keys;
   }
 
-  std::vector<Named> named(const YAML::Node& list, const std::string& place,
-                           const std::string& path_key = "") const {
+  std::vector<Named> named(const YAML::Node& list, const std::string& place, const std::string& path_key = "",
+                           bool may_train = false) const {
     if (!list.IsSequence() || list.size() == 0)
       bad(fmt::format("{} should be a list with at least one entry", place));
     std::vector<Named> all;
@@ -93,6 +95,9 @@ class Reader {
       if (!seen.insert(one.name).second) bad(fmt::format("{} has two entries named \"{}\"", place, one.name));
       std::set<std::string> besides = {"name"};
       if (!path_key.empty()) besides.insert(path_key);
+      if (may_train) besides.insert("train");
+      if (may_train && entry["train"] && !YAML::convert<bool>::decode(entry["train"], one.trains))
+        bad(fmt::format("train of {} \"{}\" should be true or false", place, one.name));
       one.keys = recipe_keys(entry, fmt::format("{} \"{}\"", place, one.name), besides);
       if (!path_key.empty()) {
         if (!entry[path_key]) bad(fmt::format("{} \"{}\" needs a {}", place, one.name, path_key));
@@ -168,9 +173,9 @@ class Reader {
   const Given& given_;
 };
 
-const std::vector<std::string> kKeys = {"study",   "title",    "about",   "needs",    "published",
-                                        "prepare", "models",   "data",    "variants", "train",
-                                        "seeds",   "measures", "baseline"};
+const std::vector<std::string> kKeys = {"study",     "title",   "about",    "scale",   "needs",
+                                        "published", "prepare", "models",   "data",    "variants",
+                                        "train",     "seeds",   "measures", "baseline"};
 
 Spec spec_of(const YAML::Node& root, const Reader& read) {
   if (!root.IsMap()) read.bad("a study is a map; it begins with `study: NAME`");
@@ -185,11 +190,12 @@ Spec spec_of(const YAML::Node& root, const Reader& read) {
     read.bad("study should be a short name without spaces or slashes");
   spec.title = root["title"] ? field("title") : spec.name;
   spec.about = field("about");
+  spec.scale = field("scale");
   if (root["published"]) spec.published = read.published(root["published"]);
   if (root["prepare"]) spec.prepare = read.named(root["prepare"], "prepare");
   spec.models = read.named(root["models"], "models", "path");
-  if (root["data"]) spec.data = read.named(root["data"], "data");
-  spec.variants = read.named(root["variants"], "variants");
+  if (root["data"]) spec.data = read.named(root["data"], "data", "", true);
+  spec.variants = read.named(root["variants"], "variants", "", true);
   spec.trains = static_cast<bool>(root["train"]);
   if (spec.trains) spec.train = read.recipe_keys(root["train"], "train", {});
   if (!spec.trains && (root["seeds"] || root["data"]))
@@ -226,7 +232,10 @@ Spec parse_spec(const std::string& yaml, const std::string& where, const Given& 
 }
 
 Spec read_spec(const std::string& path, const Given& given) {
-  return parse_spec(read_file(path, kMostBytes), path, given);
+  Given all = given;
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  all.emplace("here", folder.empty() ? "." : folder);
+  return parse_spec(read_file(path, kMostBytes), path, all);
 }
 
 }  // namespace nibble::study

@@ -3,9 +3,11 @@
 //
 //   study: data-types            # name: the default run directory is studies/<name>
 //   title: …                     about: …
+//   scale: …                     # what its figures are obtained with, to stand beside the published ones'
 //   needs: {stories: a directory with …}               # files of the reader's own: `nibble study FILE
 //   stories=DIR`;
-//                                                      # "${stories}" then stands for it anywhere below
+//                                                      # "${stories}" then stands for it anywhere below;
+//                                                      # "${here}" is the folder of the study's file
 //   published: {source: …, scale: …, column: …, rows: {NF4 + DQ: 27.41}}      # optional
 //   prepare:                     # optional: bases that nibble trains first; `path: prepared/NAME` then means
 //   them
@@ -13,6 +15,7 @@
 //   models: [{name, path, tokenizer?, …recipe keys}]
 //   data: [{name, …recipe keys}]                       # optional axis of what is trained on
 //   variants: [{name, …recipe keys}]                   # the rows of the table
+//                                                      # in both, `train: false` measures the base as it is
 //   train: {…recipe keys}                              # absent: the bases are measured as they are
 //   seeds: [1, 2, 3]                                   # with train only
 //   measures: [{name, kind: ppl | held_out | match | …, better: lower | higher, …}]
@@ -33,6 +36,7 @@ namespace nibble::study {
 struct Named {
   std::string name;
   std::vector<std::pair<std::string, std::string>> keys;
+  bool trains = true;  // variants and data: `train: false` measures the base as it is
 };
 
 struct Measure {
@@ -48,7 +52,7 @@ struct Published {
 };
 
 struct Spec {
-  std::string name, title, about, baseline;
+  std::string name, title, about, scale, baseline;
   Published published;
   std::vector<Named> prepare, models, data, variants;
   std::vector<std::pair<std::string, std::string>> train;

@@ -2,24 +2,31 @@
 
 #include <limits>
 
+#include "data/dataset.h"
+#include "eval/generate.h"
 #include "io/peft_adapter.h"
 #include "train/loading.h"
 
 namespace nibble::study {
 
 Subject::Subject(const train::Recipe& recipe, const std::string& run, std::optional<double> held_out_loss)
-    : held_out_loss_(held_out_loss) {
-  const bool whole = !run.empty() && !recipe.lora();
-  const io::ModelFiles files = io::open_model(whole ? run : recipe.model);
+    : files_(io::open_model(!run.empty() && !recipe.lora() ? run : recipe.model)),
+      held_out_loss_(held_out_loss) {
   tokenizer_ = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
   stream_ = std::make_unique<backend::Stream>(host_allocator());
-  model_ = train::load_base(files, recipe, *stream_);
+  model_ = train::load_base(files_, recipe, *stream_);
   context_ = std::make_unique<autograd::Context>(*stream_, host_allocator(), train::compute_dtype(recipe));
-  if (run.empty() || whole) return;
+  if (run.empty() || !recipe.lora()) return;
   nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); },
                      io::read_adapter(run), 0, host_allocator());
   context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
 }
+
+std::shared_ptr<const text::ChatTemplate> Subject::chat() const {
+  return data::training_template(*tokenizer_);
+}
+
+std::vector<int32_t> Subject::stop_ids() const { return eval::stop_ids(files_, *tokenizer_, chat().get()); }
 
 double Subject::weights() {
   double count = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace nibble::study {
 namespace {
@@ -31,7 +32,8 @@ Column column_of(const Spec& spec, const StudyResults& results, size_t measure, 
   for (size_t v = 0; v < spec.variants.size(); ++v) {
     std::vector<double> values;
     for (const auto& [cell, value] : values_of(results, v, measure))
-      if (cell->model == model && cell->data == data) values.push_back(value);
+      if (cell->model == model && cell->data == data && (cell->trains || values.empty()))
+        values.push_back(value);
     column.rows.push_back(values.empty() ? std::nullopt : std::optional(summarize(values)));
   }
   return column;
@@ -43,14 +45,18 @@ Column mean_column(const Spec& spec, const StudyResults& results, size_t measure
   const std::vector<int64_t> seeds = spec.trains ? spec.seeds : std::vector<int64_t>{0};
   for (size_t v = 0; v < spec.variants.size(); ++v) {
     std::vector<double> means;
+    const std::vector<Valued> all = values_of(results, v, measure);
+    const bool trains = std::any_of(all.begin(), all.end(), [](const Valued& x) { return x.cell->trains; });
     for (const int64_t seed : seeds) {
       double sum = 0;
       size_t count = 0;
-      for (const auto& [cell, value] : values_of(results, v, measure))
+      for (const auto& [cell, value] : all)
         if (cell->seed == seed) sum += value, ++count;
       if (count == places) means.push_back(sum / static_cast<double>(count));
     }
-    column.rows.push_back(means.size() == seeds.size() ? std::optional(summarize(means)) : std::nullopt);
+    const bool whole = means.size() == seeds.size();
+    if (!trains && whole) means.resize(1);  // the same for every seed
+    column.rows.push_back(whole ? std::optional(summarize(means)) : std::nullopt);
   }
   return column;
 }
@@ -95,9 +101,10 @@ Table make_table(const Spec& spec, const StudyResults& results) {
     for (Difference& difference : differences_of(spec, results, e))
       table.differences.push_back(std::move(difference));
   }
+  std::set<std::string> seen;  // a base that is not trained has one cell for all seeds
   for (const Cell& cell : results.cells) {
     const auto it = results.by_key.find(cell.key);
-    if (it == results.by_key.end()) continue;
+    if (it == results.by_key.end() || !seen.insert(cell.key).second) continue;
     const CellResult& r = it->second;
     if (!r.ok)
       table.failures.push_back(cell.label + ": " + r.error);

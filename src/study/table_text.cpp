@@ -35,6 +35,7 @@ std::vector<std::string> notes(const Spec& spec, const Table& table) {
   std::vector<std::string> all;
   for (const Measure& m : spec.measures)
     all.push_back(fmt::format("{}: {} is better", m.name, m.higher_is_better ? "higher" : "lower"));
+  if (!spec.scale.empty()) all.push_back("these figures: " + spec.scale);
   if (!spec.published.empty())
     all.push_back(fmt::format("published figures: {}{}{}", spec.published.source,
                               spec.published.scale.empty() ? "" : ", obtained with ", spec.published.scale));
@@ -130,11 +131,8 @@ std::string as_latex(const Spec& spec, const Table& table) {
 }
 
 Json as_json(const Spec& spec, const Table& table, const StudyResults& results) {
-  Json json = {{"study", spec.name},
-               {"title", spec.title},
-               {"baseline", spec.baseline},
-               {"rows", Json::array()},
-               {"differences", Json::array()}};
+  Json json = {{"study", spec.name},        {"title", spec.title},   {"scale", spec.scale},
+               {"baseline", spec.baseline}, {"rows", Json::array()}, {"differences", Json::array()}};
   for (size_t v = 0; v < table.variants.size(); ++v) {
     Json row = {{"variant", table.variants[v]}, {"values", Json::object()}};
     for (const Column& column : table.columns)
@@ -152,6 +150,8 @@ Json as_json(const Spec& spec, const Table& table, const StudyResults& results) 
                                    {"mean", d.difference.mean},
                                    {"half_width_95", d.difference.half},
                                    {"pairs", d.difference.count}});
+  if (!spec.published.empty())
+    json["published"] = {{"source", spec.published.source}, {"scale", spec.published.scale}};
   json["failures"] = table.failures;
   json["cells"] = {{"all", results.cells.size()},
                    {"reused", results.reused},

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
+#include "study/table.h"
 
 namespace nibble::study {
 namespace {
@@ -106,6 +107,75 @@ measures: [{kind: held_out}, {kind: ppl, file: "${files}/text.txt", context: 16}
   EXPECT_EQ(results.find(results.cells[0])->losses.size(), 2u);
   EXPECT_NE(results.find(results.cells[0])->value, results.find(results.cells[2])->value) << "seeds differ";
   EXPECT_EQ(run(yaml).ran, 0);
+}
+
+TEST_F(Runner, ABaseMeasuredAsItIsRunsOnceForAllSeeds) {
+  const std::string yaml = "study: s\n" + kNeeds + R"(
+models: [{name: tiny, path: "${model}", tokenizer: "${tokenizer}", dtype: f32}]
+data: [{name: before, train: false}, {name: after}]
+variants: [{name: lora, quantize: none}, {name: qlora, quantize: nf4}, {name: untouched, quantize: nf4, train: false}]
+train: {data: "${files}/data.jsonl", eval_fraction: 0, max_steps: 2, lora_r: 2, learning_rate: 0.05}
+seeds: [1, 2]
+measures: [{kind: ppl, file: "${files}/text.txt", context: 16}]
+)";
+  const StudyResults results = run(yaml);
+  EXPECT_EQ(results.cells.size(), 12u);
+  EXPECT_EQ(results.failed, 0);
+  // Two bases and two trainings of two; what is not trained is one result under every data set and seed.
+  EXPECT_EQ(results.ran, 6);
+  const auto value = [&](size_t data, size_t variant, int64_t seed) {
+    for (const Cell& cell : results.cells)
+      if (cell.data == data && cell.variant == variant && cell.seed == seed) return results.find(cell)->value;
+    return 0.0;
+  };
+  EXPECT_EQ(value(0, 1, 1), value(1, 2, 2));
+  EXPECT_NE(value(0, 0, 1), value(1, 0, 1));
+  EXPECT_NE(value(1, 0, 1), value(1, 0, 2));
+  const Spec spec = parse_spec(yaml, "test.yaml", {{"model", "m"}, {"tokenizer", "t"}, {"files", "f"}});
+  const Table table = make_table(spec, results);
+  EXPECT_EQ(table.columns[0].rows[0]->count, 1) << "before: no spread to tell of";
+  EXPECT_EQ(table.columns[1].rows[0]->count, 2);
+  EXPECT_EQ(table.points.size(), 6u);
+  EXPECT_EQ(run(yaml).ran, 0);
+}
+
+TEST_F(Runner, ABaseThatCannotBeTrainedFailsItsCellsAlone) {
+  const std::string yaml = "study: s\n" + kNeeds + R"(
+prepare:
+  - {name: base, model: "${files}/no-config", tokenizer: "${tokenizer}", init: random, method: full, data: "${files}/data.jsonl", max_steps: 2}
+models:
+  - {name: own, path: prepared/base, tokenizer: "${tokenizer}", dtype: f32}
+  - {name: tiny, path: "${model}", tokenizer: "${tokenizer}", dtype: f32}
+variants: [{name: f32, quantize: none}]
+measures: [{kind: ppl, file: "${files}/text.txt", context: 16}]
+)";
+  const StudyResults results = run(yaml);
+  EXPECT_EQ(results.failed, 1);
+  EXPECT_THAT(results.by_key.at(results.cells[0].key).error, HasSubstr("the base base could not be trained"));
+  EXPECT_THAT(results.by_key.at(results.cells[0].key).error, HasSubstr("no-config"));
+  EXPECT_NE(results.find(results.cells[1]), nullptr);
+}
+
+TEST_F(Runner, ATrainingThatWasKilledGoesOn) {
+  const std::string yaml = "study: s\n" + kNeeds + R"(
+models: [{name: tiny, path: "${model}", tokenizer: "${tokenizer}", dtype: f32}]
+variants: [{name: lora, quantize: none}]
+train: {data: "${files}/data.jsonl", eval_data: "${files}/data.jsonl", max_steps: 4, lora_r: 2, save_steps: 1}
+measures: [{kind: held_out}]
+)";
+  const double whole = run(yaml).by_key.begin()->second.value;
+  // As after a kill between two steps: the result and the end of the run are gone, a checkpoint is there.
+  const std::string runs = out_ + "/run/runs",
+                    folder = std::filesystem::directory_iterator(runs)->path().string();
+  std::filesystem::remove(out_ + "/run/results.jsonl");
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().filename().string().ends_with("-4")) std::filesystem::remove_all(entry.path());
+  Json manifest = parse_json(read_file(folder + "/nibble_manifest.json"), "manifest");
+  manifest["status"] = "running";
+  write_file_atomic(folder + "/nibble_manifest.json", manifest.dump());
+  const StudyResults again = run(yaml);
+  EXPECT_EQ(again.failed, 0);
+  EXPECT_EQ(again.by_key.begin()->second.value, whole);
 }
 
 TEST_F(Runner, AStopKeepsWhatIsFinished) {

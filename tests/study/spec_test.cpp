@@ -49,6 +49,8 @@ TEST(StudySpec, SaysWhatIsWrong) {
   EXPECT_THAT(message(kGood, "study: small", "study: small\nseeds: [1]"), HasSubstr("add `train:`"));
   EXPECT_THAT(message(kGood, "study: small", "study: small\nbaseline: c"),
               HasSubstr("baseline \"c\" is no variant"));
+  EXPECT_THAT(message(kGood, "name: b, ", "name: b, train: maybe, "),
+              HasSubstr("train of variants \"b\" should be true or false"));
   EXPECT_THAT(message(kGood, "study: small", "study: [small"), HasSubstr("small.yaml:"));
   EXPECT_THAT(message(kGood, "a directory", "a directory", {}), HasSubstr("needs where=…: a directory"));
   EXPECT_THAT(message(kGood, "a directory", "a directory", {{"where", "x"}, {"were", "y"}}),

@@ -38,7 +38,7 @@ struct Example {
       for (size_t v = 0; v < 2; ++v)
         for (int64_t seed = 1; seed <= 3; ++seed) {
           const std::string key = std::to_string(m) + std::to_string(v) + std::to_string(seed);
-          results.cells.push_back({m, 0, v, 0, seed, key, "cell " + key});
+          results.cells.push_back({m, 0, v, 0, seed, true, key, "cell " + key});
           CellResult r;
           r.ok = true;
           r.bits_per_weight = v == 0 ? 16 : 4;
