@@ -106,17 +106,17 @@ std::string legend(const std::vector<std::string>& names) {
   return svg;
 }
 
-// Quality against the memory that the weights take, a colour per variant.
-std::string scatter(const Table& table, const Measure& measure, bool total) {
+// Quality against the memory that the weights take, a colour per variant; on one data set.
+std::string scatter(const Table& table, const Measure& measure, const std::string& data, bool total) {
   std::vector<double> xs, ys;
   for (const Point& p : table.points)
-    if (p.measure == measure.name)
+    if (p.measure == measure.name && p.data == data)
       xs.push_back(total ? p.weight_bytes / 1e6 : p.bits_per_weight), ys.push_back(p.value);
   if (xs.size() < 2) return "";
   const Axis x = axis_over(xs, kLeft, kWidth - kRight), y = axis_over(ys, kHeight - kBottom, kTop);
   std::string svg = frame(x, y, total ? "weights, MB" : "bits per weight, embeddings and scales included");
   for (const Point& p : table.points) {
-    if (p.measure != measure.name) continue;
+    if (p.measure != measure.name || p.data != data) continue;
     const auto variant = static_cast<size_t>(
         std::find(table.variants.begin(), table.variants.end(), p.variant) - table.variants.begin());
     svg += fmt::format(
@@ -125,10 +125,11 @@ std::string scatter(const Table& table, const Measure& measure, bool total) {
         x.at(total ? p.weight_bytes / 1e6 : p.bits_per_weight), y.at(p.value),
         kColours[variant % std::size(kColours)], html(p.model), html(p.variant), p.value);
   }
-  return figure_of(svg + legend(table.variants), kWidth, kHeight,
-                   fmt::format("{} against {} ({} is better), a point per model and seed", measure.name,
-                               total ? "memory of the weights" : "bits per weight",
-                               measure.higher_is_better ? "higher" : "lower"));
+  return figure_of(
+      svg + legend(table.variants), kWidth, kHeight,
+      fmt::format("{}{} against {} ({} is better), a point per model and seed", measure.name,
+                  data.empty() ? "" : ", " + data, total ? "memory of the weights" : "bits per weight",
+                  measure.higher_is_better ? "higher" : "lower"));
 }
 
 // Training loss of every variant: the first model, data set and seed.
@@ -225,7 +226,10 @@ std::string as_html(const Spec& spec, const Table& table, const StudyResults& re
     page += fmt::format("<p class=\"note\">Published: {}{}.</p>\n", html(spec.published.source),
                         spec.published.scale.empty() ? "" : html(", obtained with " + spec.published.scale));
   page += difference_table(spec, table) + "<h2>Plots</h2>\n";
-  for (const Measure& m : spec.measures) page += scatter(table, m, spec.models.size() > 1);
+  for (const Measure& m : spec.measures) {
+    if (spec.data.empty()) page += scatter(table, m, "", spec.models.size() > 1);
+    for (const Named& d : spec.data) page += scatter(table, m, d.name, spec.models.size() > 1);
+  }
   page += losses(spec, results);
   if (!table.failures.empty()) {
     page += "<h2>Failed</h2><ul>\n";

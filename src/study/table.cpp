@@ -110,6 +110,7 @@ Table make_table(const Spec& spec, const StudyResults& results) {
       table.failures.push_back(cell.label + ": " + r.error);
     else
       table.points.push_back({spec.variants[cell.variant].name, spec.models[cell.model].name,
+                              spec.data.empty() ? "" : spec.data[cell.data].name,
                               spec.measures[cell.measure].name, r.bits_per_weight, r.weight_bytes, r.value});
   }
   return table;

@@ -22,8 +22,8 @@ struct Difference {
   Summary difference;  // variant - baseline over pairs of the same model, data and seed
 };
 
-struct Point {  // for plots: one variant of one model
-  std::string variant, model, measure;
+struct Point {  // for plots: one variant of one model, after one data set (empty without that axis)
+  std::string variant, model, data, measure;
   double bits_per_weight = 0, weight_bytes = 0, value = 0;
 };
 
