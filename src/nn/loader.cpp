@@ -96,7 +96,7 @@ void transpose(const T* from, int64_t rows, int64_t cols, T* to) {
 
 Weight transposed(const Weight& dense, Allocator& allocator, std::string_view name) {
   require(dense.is_dense() && dense.shape.rank() == 2, name, "is {} {}; dense matrices can be turned",
-          dense.describe(), dense.shape.str());
+          dense.describe(), dense.shape);
   const int64_t rows = dense.rows(), cols = dense.cols();
   Tensor t = Tensor::empty(allocator, {cols, rows}, dense.dense.dtype(), name);
   if (t.raw() == nullptr || dense.dense.raw() == nullptr) return quant::dense_weight(t);

@@ -120,7 +120,7 @@ void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, cons
                 pair.b.size(0) == out && pair.a.size(0) == pair.b.size(1),
             "adapter",
             "{}: A {} and B {} do not fit a layer [{}, {}]; the adapter was trained on another model",
-            pair.module, pair.a.shape().str(), pair.b.shape().str(), out, in);
+            pair.module, pair.a.shape(), pair.b.shape(), out, in);
     return *it->second;
   };
   for (const io::AdapterPair& pair : file.pairs) check(pair);  // all or none

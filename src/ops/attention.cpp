@@ -24,10 +24,10 @@ void check(const Variable& q, const Variable& k, const Variable& v, const Tensor
   require(args.kv_heads > 0 && args.heads % args.kv_heads == 0, "attention",
           "{} query heads over {} key heads", args.heads, args.kv_heads);
   require(wq == args.heads * args.head_width && wk == args.kv_heads * args.head_width, "attention",
-          "q {} and k {} do not hold {} and {} heads of {}", q.shape().str(), k.shape().str(), args.heads,
+          "q {} and k {} do not hold {} and {} heads of {}", q.shape(), k.shape(), args.heads,
           args.kv_heads, args.head_width);
   require(segments.shape().rank() == 2 && segments.size(1) == 4 && segments.dtype() == kI32, "attention",
-          "segments should be i32 [n, 4], got {} {}", dtype_name(segments.dtype()), segments.shape().str());
+          "segments should be i32 [n, 4], got {} {}", dtype_name(segments.dtype()), segments.shape());
   if (segments.raw() == nullptr || segments.device() != Device::kCpu) return;
   const auto* s = segments.data<int32_t>();
   for (int64_t i = 0; i < segments.size(0); ++i, s += 4)

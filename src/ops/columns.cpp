@@ -8,7 +8,7 @@ Variable columns(Context& cx, const Variable& x, const Columns& c) {
   require(c.groups > 0 && c.width > 0 && c.offset >= 0 && c.offset + c.width <= c.stride &&
               c.groups * c.stride <= width,
           "columns", "{} groups of {} columns, {} apart, from {} on do not lie in {}", c.groups, c.width,
-          c.stride, c.offset, x.shape().str());
+          c.stride, c.offset, x.shape());
   Tensor y = cx.empty({tokens, c.groups * c.width}, x.dtype(), "columns.y");
   backend::take_columns(cx.stream(), x.value(), c, y);
   cx.observe("columns", false, y, 0, 2.0 * static_cast<double>(y.bytes()));

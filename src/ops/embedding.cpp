@@ -6,7 +6,7 @@
 namespace nibble::ops {
 
 Variable embedding(Context& cx, const Tensor& ids, const quant::Weight& w, const Variable& trainable) {
-  require(w.shape.rank() == 2, "embedding", "expected a table [vocabulary, width], got {}", w.shape.str());
+  require(w.shape.rank() == 2, "embedding", "expected a table [vocabulary, width], got {}", w.shape);
   if (ids.raw() != nullptr && ids.device() == Device::kCpu) {
     const auto* id = ids.data<int32_t>();
     for (int64_t t = 0; t < ids.numel(); ++t)

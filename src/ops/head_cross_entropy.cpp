@@ -18,7 +18,7 @@ bool on_host(const Tensor& t) { return t.raw() != nullptr && t.device() == Devic
 
 void check_labels(const Tensor& rows, const Tensor& labels, int64_t tokens, int64_t vocab) {
   require(rows.dtype() == kI32 && labels.dtype() == kI32 && rows.numel() == labels.numel(), kOp,
-          "rows {} and labels {} should be i32 of equal length", rows.shape().str(), labels.shape().str());
+          "rows {} and labels {} should be i32 of equal length", rows.shape(), labels.shape());
   if (!on_host(rows) || !on_host(labels)) return;
   const auto *r = rows.data<int32_t>(), *l = labels.data<int32_t>();
   for (int64_t i = 0; i < rows.numel(); ++i) {
@@ -55,8 +55,8 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
                             const Tensor& labels, float weight, int64_t chunk_rows) {
   const auto [tokens, width] = require_matrix(kOp, h.shape());
   const int64_t vocab = head.weight->rows(), n = rows.numel(), capacity = std::min(chunk_rows, tokens);
-  require(head.weight->cols() == width, kOp, "h is {} but the head is {}", h.shape().str(),
-          head.weight->shape.str());
+  require(head.weight->cols() == width, kOp, "h is {} but the head is {}", h.shape(),
+          head.weight->shape);
   require(chunk_rows > 0, kOp, "chunks of {} rows", chunk_rows);
   check_labels(rows, labels, tokens, vocab);
 

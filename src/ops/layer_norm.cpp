@@ -7,8 +7,8 @@ namespace nibble::ops {
 Variable layer_norm(Context& cx, const Variable& x, const Variable& w, const Variable& b, float eps) {
   const auto [tokens, width] = require_matrix("layer_norm", x.shape());
   require(w.shape() == Shape{width} && b.shape() == Shape{width}, "layer_norm",
-          "w {} and b {} for an x that is {} wide; does this norm belong to another model?", w.shape().str(),
-          b.shape().str(), width);
+          "w {} and b {} for an x that is {} wide; does this norm belong to another model?", w.shape(),
+          b.shape(), width);
 
   Tensor y = cx.empty_like(x.value(), "layer_norm.y");
   Tensor mean = cx.empty({tokens}, kF32, "layer_norm.mean"),

@@ -75,8 +75,8 @@ void down(Context& cx, const Tensor& x, const SavedBranch& s) {
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
   const auto [tokens, in] = require_matrix("linear", x.shape());
   const quant::Weight& w = *args.weight;
-  require(w.shape.rank() == 2 && w.cols() == in, "linear", "x is {} but the weight is {}", x.shape().str(),
-          w.shape.str());
+  require(w.shape.rank() == 2 && w.cols() == in, "linear", "x is {} but the weight is {}", x.shape(),
+          w.shape);
   const int64_t out = w.rows();
   require(!args.bias.defined() || args.bias.shape() == Shape{out}, "linear", "bias {} for {} outputs",
           args.bias.defined() ? args.bias.shape().str() : "", out);

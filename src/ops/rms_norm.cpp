@@ -8,7 +8,7 @@ namespace nibble::ops {
 Variable rms_norm(Context& cx, const Variable& x, const Variable& w, float eps, float offset, int64_t heads) {
   const auto [tokens, width] = require_matrix("rms_norm", x.shape());
   require(heads > 0 && width % heads == 0 && w.shape() == Shape{width / heads}, "rms_norm",
-          "w is {} but x is {} wide{}; does this norm belong to another model?", w.shape().str(), width,
+          "w is {} but x is {} wide{}; does this norm belong to another model?", w.shape(), width,
           heads == 1 ? "" : fmt::format(" in {} heads", heads));
 
   // What the kernel sees: one vector a row.

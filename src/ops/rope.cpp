@@ -12,10 +12,10 @@ Variable rope(Context& cx, const Variable& x, const Tensor& cos_sin, const Tenso
   const auto [tokens, width] = require_matrix("rope", x.shape());
   require(head_width > 0 && width % head_width == 0, "rope", "x is {} wide, which heads of {} do not divide",
           width, head_width);
-  require(positions.shape() == Shape{tokens}, "rope", "positions {} for {} tokens", positions.shape().str(),
+  require(positions.shape() == Shape{tokens}, "rope", "positions {} for {} tokens", positions.shape(),
           tokens);
   require(cos_sin.shape().rank() == 2 && cos_sin.size(1) % 2 == 0 && cos_sin.size(1) <= head_width, "rope",
-          "a table {} does not fit heads of {}", cos_sin.shape().str(), head_width);
+          "a table {} does not fit heads of {}", cos_sin.shape(), head_width);
   if (positions.raw() != nullptr && positions.device() == Device::kCpu) {
     const auto* p = positions.data<int32_t>();
     for (int64_t t = 0; t < tokens; ++t)

@@ -60,7 +60,7 @@ void widen(DType dtype, const std::byte* from, int64_t n, float* out) {
 void require_part(const Tensor& part, std::string_view name, DType dtype, int64_t count, const Weight& w,
                   std::string_view where) {
   require(part.defined() && part.dtype() == dtype && part.numel() == count, where,
-          "{} of a {} weight {} should be {} {}, got {}", name, w.describe(), w.shape.str(), count,
+          "{} of a {} weight {} should be {} {}, got {}", name, w.describe(), w.shape, count,
           dtype_name(dtype),
           part.defined() ? fmt::format("{} {}", part.numel(), dtype_name(part.dtype())) : "none");
 }
@@ -92,7 +92,7 @@ std::string Weight::describe() const {
 
 Weight dense_weight(Tensor t) {
   require(t.dtype() == kF32 || t.dtype() == kF16 || t.dtype() == kBF16, "weight",
-          "dense weights are f32, f16 or bf16, got {} {}", dtype_name(t.dtype()), t.shape().str());
+          "dense weights are f32, f16 or bf16, got {} {}", dtype_name(t.dtype()), t.shape());
   Weight w;
   w.shape = t.shape();
   w.format = &dense_format();
@@ -105,13 +105,13 @@ Weight ggml_weight(uint32_t type, const Shape& shape, Tensor blocks, int64_t int
   const Format& format = ggml_format(type);
   const GgmlBlock block = ggml_block(type);
   require(shape.rank() >= 1 && shape.last() % block.values == 0, "gguf",
-          "{} {} does not consist of whole blocks of {} values", format.name, shape.str(), block.values);
+          "{} {} does not consist of whole blocks of {} values", format.name, shape, block.values);
   const int64_t bytes = shape.numel() / block.values * block.bytes;
   require(blocks.dtype() == kU8 && blocks.numel() == bytes, "gguf", "{} {} takes {} bytes, got {}",
-          format.name, shape.str(), bytes, blocks.bytes());
+          format.name, shape, bytes, blocks.bytes());
   require(interleaved_heads == 0 ||
               (interleaved_heads > 0 && shape.rank() == 2 && shape[0] % (2 * interleaved_heads) == 0),
-          "gguf", "the rows of {} cannot be those of {} heads with rotary pairs", shape.str(),
+          "gguf", "the rows of {} cannot be those of {} heads with rotary pairs", shape,
           interleaved_heads);
   Weight w;
   w.shape = shape;
@@ -133,7 +133,7 @@ void require_consistent(const Weight& w, std::string_view where) {
   switch (w.format->kind) {
     case Kind::kDense:
       require(w.dense.defined() && w.dense.shape() == w.shape, where,
-              "values of a dense weight should be {}, got {}", w.shape.str(), w.dense.shape().str());
+              "values of a dense weight should be {}, got {}", w.shape, w.dense.shape());
       break;
     case Kind::kInt8Row:
       require_part(w.codes, "the codes", kI8, w.numel(), w, where);
@@ -161,7 +161,7 @@ void require_consistent(const Weight& w, std::string_view where) {
 
 void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out) {
   require(w.defined() && 0 <= begin && begin <= end && end <= w.rows(), "decode", "rows {} to {} of {}",
-          begin, end, w.shape.str());
+          begin, end, w.shape);
   const int64_t cols = w.rows() == 0 ? 0 : w.numel() / w.rows();
   if (w.format->has_block_scales()) return decode_codebook(w, begin * cols, end * cols, out);
   if (w.format->kind == Kind::kGgml && w.interleaved_heads == 0)
@@ -214,14 +214,14 @@ int64_t ggml_bytes(const Format& format, const Shape& shape) {
   const GgmlBlock block = ggml_block(format.ggml_type);
   require(shape.numel() % block.values == 0, "quantize",
           "a weight {} does not fill blocks of {} values, which {} consists of; choose a format such as nf4",
-          shape.str(), block.values, format.name);
+          shape, block.values, format.name);
   return shape.numel() / block.values * block.bytes;
 }
 
 Weight encode(const Format& format, std::span<const float> values, const Shape& shape, int64_t block,
               bool double_quant) {
   require(static_cast<int64_t>(values.size()) == shape.numel() && shape.rank() >= 1, "quantize",
-          "{} values for a weight {}", values.size(), shape.str());
+          "{} values for a weight {}", values.size(), shape);
   Weight w;
   w.shape = shape;
   w.format = &format;

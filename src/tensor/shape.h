@@ -1,6 +1,7 @@
 // Sizes of up to four dimensions, slowest first. Letters used everywhere: T tokens of a packed stream, D model width,
 // H query heads, G key/value heads, K head width, F feed-forward width, V vocabulary, L layers, R rank.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -46,3 +47,14 @@ class Shape {
 };
 
 }  // namespace nibble
+
+// So that a check can name a shape without writing it out when all is well.
+template <>
+struct fmt::formatter<nibble::Shape> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+  template <class Context>
+  auto format(const nibble::Shape& shape, Context& context) const {
+    const std::string text = shape.str();
+    return std::copy(text.begin(), text.end(), context.out());
+  }
+};

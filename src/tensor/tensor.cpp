@@ -2,10 +2,14 @@
 
 namespace nibble {
 
+void Tensor::wrong_type(DType read_as) const {
+  fail("tensor", "is {} {} but is read as {}", dtype_name(dtype_), shape_, dtype_name(read_as));
+}
+
 Tensor::Tensor(std::shared_ptr<Buffer> buffer, Shape shape, DType dtype, int64_t byte_offset)
     : buffer_(std::move(buffer)), shape_(shape), dtype_(dtype), offset_(byte_offset) {
   require(byte_offset >= 0 && byte_offset + bytes() <= static_cast<int64_t>(buffer_->bytes), "tensor",
-          "{} {} at byte {} does not fit a buffer of {} bytes", dtype_name(dtype), shape.str(), byte_offset, buffer_->bytes);
+          "{} {} at byte {} does not fit a buffer of {} bytes", dtype_name(dtype), shape, byte_offset, buffer_->bytes);
 }
 
 Tensor Tensor::empty(Allocator& allocator, const Shape& shape, DType dtype, std::string_view name) {
@@ -17,7 +21,7 @@ Tensor Tensor::borrow(const void* data, const Shape& shape, DType dtype, std::sh
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  require(shape.numel() == numel(), "tensor", "cannot view {} as {}", shape_.str(), shape.str());
+  require(shape.numel() == numel(), "tensor", "cannot view {} as {}", shape_.str(), shape);
   Tensor t = *this;
   t.shape_ = shape;
   return t;

@@ -30,7 +30,8 @@ class Tensor {
 
   // REQUIRES: T is the C++ type of dtype(). Null on the meta device.
   template <class T> T* data() const {
-    require(dtype_of<T> == dtype_, "tensor", "is {} {} but is read as {}", dtype_name(dtype_), shape_.str(), dtype_name(dtype_of<T>));
+    if (dtype_of<T> != dtype_) [[unlikely]]
+      wrong_type(dtype_of<T>);
     return reinterpret_cast<T*>(raw());
   }
   std::byte* raw() const { return buffer_ && buffer_->data ? buffer_->data + offset_ : nullptr; }
@@ -40,6 +41,8 @@ class Tensor {
   Tensor rows(int64_t begin, int64_t end) const;  // along the first dimension
 
  private:
+  [[noreturn]] void wrong_type(DType read_as) const;
+
   std::shared_ptr<Buffer> buffer_;
   Shape shape_;
   DType dtype_ = kF32;

@@ -162,6 +162,40 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   }
 }
 
+// sum[0, kVectors · lanes) = Σ_j scores[j] v[j · ld + …].
+template <int kVectors, class T>
+HWY_INLINE void weigh_values(const T* v, int64_t ld, const float* scores, int64_t first, int64_t end,
+                             float* sum) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+  for (int64_t j = first; j < end; ++j) {
+    const auto p = hn::Set(d, scores[j]);
+    const T* row = v + j * ld;
+    const auto add = [&](int i, auto& s) HWY_ATTR { s = hn::MulAdd(p, load_f32(d, row + i * lanes), s); };
+    add(0, s0);
+    add(1, s1);
+    if constexpr (kVectors == 8) {
+      add(2, s2);
+      add(3, s3);
+      add(4, s4);
+      add(5, s5);
+      add(6, s6);
+      add(7, s7);
+    }
+  }
+  hn::StoreU(s0, d, sum);
+  hn::StoreU(s1, d, sum + lanes);
+  if constexpr (kVectors == 8) {
+    hn::StoreU(s2, d, sum + 2 * lanes);
+    hn::StoreU(s3, d, sum + 3 * lanes);
+    hn::StoreU(s4, d, sum + 4 * lanes);
+    hn::StoreU(s5, d, sum + 5 * lanes);
+    hn::StoreU(s6, d, sum + 6 * lanes);
+    hn::StoreU(s7, d, sum + 7 * lanes);
+  }
+}
+
 // One query row: scores of every key it sees, softmax, weighted values.
 template <class T>
 void forward_row(const AttentionForward& f, const AttentionItem& item) {
@@ -191,9 +225,13 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   }
   const float total = first < end ? softmax_row(scores + first, end - first, 0, end - first, high) : 0.0f;
   std::fill_n(sum, K, 0.0f);
-  for (int64_t j = first; j < end; ++j) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t done = 0;  // columns, eight vectors at a time while they last: their sums stay in registers
+  for (; done + 8 * lanes <= K; done += 8 * lanes) weigh_values<8>(v + done, ld, scores, first, end, sum + done);
+  for (; done + 2 * lanes <= K; done += 2 * lanes) weigh_values<2>(v + done, ld, scores, first, end, sum + done);
+  for (int64_t j = first; done < K && j < end; ++j) {
     const auto p = hn::Set(d, scores[j]);
-    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR {
+    for_vectors(d, done, K, [&](const auto& at) HWY_ATTR {
       at.store(d, hn::MulAdd(p, at.load(d, v + j * ld), at.load(d, sum)), sum);
     });
   }

@@ -43,7 +43,7 @@ void convert_values(DType from, const std::byte* in, int64_t n, DType to, std::b
 void cast(Stream&, const Tensor& in, Tensor& out) {
   for (const DType t : {in.dtype(), out.dtype()})
     require(t == kF32 || t == kBF16 || t == kF16, "cast", "expected f32, f16 or bf16, got {}", dtype_name(t));
-  require(in.numel() == out.numel(), "cast", "{} values into {}", in.shape().str(), out.shape().str());
+  require(in.numel() == out.numel(), "cast", "{} values into {}", in.shape(), out.shape());
   const int64_t from = dtype_bytes(in.dtype()), to = dtype_bytes(out.dtype());
   parallel_for(in.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
     convert_values(in.dtype(), in.raw() + begin * from, end - begin, out.dtype(), out.raw() + begin * to);

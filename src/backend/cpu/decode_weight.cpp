@@ -144,14 +144,14 @@ void decode_row_part(const quant::Weight& w, int64_t row, int64_t begin, int64_t
 
 void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, Tensor& out) {
   require(0 <= begin && begin <= end && end <= w.rows(), "decode_weight", "rows {} to {} of {}", begin, end,
-          w.shape.str());
+          w.shape);
   if (begin == end) return;
   const int64_t cols = w.numel() / w.rows();
   const DType dtype = out.dtype();
   require(dtype == kF32 || dtype == kBF16, "decode_weight", "decodes to f32 or bf16, not {}",
           dtype_name(dtype));
   require(out.numel() == (end - begin) * cols, "decode_weight", "{} rows of {} into {}", end - begin,
-          w.shape.str(), out.shape().str());
+          w.shape, out.shape());
   std::byte* to = out.raw();
   const int64_t row_bytes = cols * dtype_bytes(dtype);
   const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(cols, 1));

@@ -190,8 +190,8 @@ void encode_weight(Stream&, const Tensor& values, quant::Weight& out) {
   const DType dtype = values.dtype();
   require(dtype == kF32 || dtype == kF16 || dtype == kBF16, "encode_weight",
           "expected f32, f16 or bf16 values, got {}", dtype_name(dtype));
-  require(values.numel() == out.numel(), "encode_weight", "{} values for a weight {}", values.shape().str(),
-          out.shape.str());
+  require(values.numel() == out.numel(), "encode_weight", "{} values for a weight {}", values.shape(),
+          out.shape);
   quant::require_consistent(out, "encode_weight");
   if (out.format->kind == quant::Kind::kInt8Row) return encode_int8(values, out);
   if (out.format->kind == quant::Kind::kGgml) return encode_k_quant(values, out);

@@ -1,5 +1,7 @@
 #include "backend/cpu/matvec_int16.h"
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -36,10 +38,6 @@ HWY_INLINE V32 multiply_add(V16 w, const int16_t* x, V32 sum) {
   sum = hn::ReorderWidenMulAccumulate(D32(), w, hn::LoadU(D16(), x), sum, rest);
   return hn::Add(sum, rest);
 }
-
-// Values of T input rows times one row of weights: Runs::sum(run, x row) are exact integers, `factors` what
-// each row of them is multiplied by.
-constexpr int64_t kLevels = 8191;  // of code-book values: 16 of them times 16383 still fit 31 bits
 
 // Int16Inputs of a run are stored in the order in which the code books' shuffles deliver weights: of every
 // kBytes bytes of codes the high nibbles' lower and upper halves (of each 16 bytes), then the low nibbles'.
@@ -82,13 +80,38 @@ void prepare_inputs(const std::byte* x, int64_t n, int64_t run, float levels, bo
   if (pairs) arrange_pairs(plain, n, to.values);
 }
 
-// The integer sum of a run of 64 code-book values.
+// A kind of run: kRun weights in integers, in the order of Int16Inputs, and what their sum is multiplied by; where
+// kMinima, what is added times the run's inputs.
+struct ScaleOfRun {
+  float scale, minimum;
+};
+
+// Two f16 values side by side, at the beginning of at least eight bytes.
+HWY_INLINE ScaleOfRun two_halves(const uint8_t* p) {
+#if HWY_TARGET <= HWY_AVX2
+  const hn::CappedTag<float, 4> d;
+  const hn::Rebind<uint16_t, decltype(d)> bits;
+  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
+  float out[4];
+  hn::StoreU(hn::PromoteTo(d, hn::BitCast(d16, hn::LoadU(bits, reinterpret_cast<const uint16_t*>(p)))), d, out);
+  return {out[0], out[1]};
+#else
+  return {half_at(p), half_at(p + 2)};
+#endif
+}
+
 struct CodebookRun {
   hn::Vec<D8> low, high;
   const uint8_t* codes;
+  const float* scales;
   static constexpr int64_t kRun = 64;
-  CodebookRun(const uint8_t* low_bytes, const uint8_t* high_bytes, const uint8_t* row)
-      : low(hn::LoadDup128(D8(), low_bytes)), high(hn::LoadDup128(D8(), high_bytes)), codes(row) {}
+  static constexpr bool kMinima = false;
+  CodebookRun(const uint8_t* low_bytes, const uint8_t* high_bytes, const uint8_t* row, const float* run_scales)
+      : low(hn::LoadDup128(D8(), low_bytes)),
+        high(hn::LoadDup128(D8(), high_bytes)),
+        codes(row),
+        scales(run_scales) {}
+  HWY_INLINE ScaleOfRun scale(int64_t run) const { return {scales[run], 0}; }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const auto mask = hn::Set(D8(), uint8_t{15});
@@ -111,10 +134,16 @@ HWY_INLINE V16 widen_u8(const uint8_t* p) {
 }
 
 // Sixteen bytes of nibbles: values 0 … 15 in the low ones, 16 … 31 in the high ones.
+// (Q4_1: scale and minimum before them; Q4_0: the scale, and 8 is taken off each.)
+template <bool kWithMinimum>
 struct NibbleRun {
   const uint8_t* row;
-  int64_t stride, header;
-  static constexpr int64_t kRun = 32;
+  static constexpr int64_t kRun = 32, header = kWithMinimum ? 4 : 2, stride = header + 16;
+  static constexpr bool kMinima = true;
+  HWY_INLINE ScaleOfRun scale(int64_t run) const {
+    const ScaleOfRun s = two_halves(row + run * stride);
+    return kWithMinimum ? s : ScaleOfRun{s.scale, -8 * s.scale};
+  }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const auto mask = hn::Set(D16(), int16_t{15});
@@ -129,7 +158,10 @@ struct NibbleRun {
 // Q4_K: runs 2p and 2p + 1 are the low and high nibbles of 32 bytes.
 struct Q4KRun {
   const uint8_t* row;
+  const float *scales, *minima;
   static constexpr int64_t kRun = 32;
+  static constexpr bool kMinima = true;
+  HWY_INLINE ScaleOfRun scale(int64_t run) const { return {scales[run], minima[run]}; }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const uint8_t* q = row + run / 8 * 144 + 16 + run % 8 / 2 * 32;
@@ -144,6 +176,8 @@ struct Q4KRun {
 struct Q8Run {
   const uint8_t* row;
   static constexpr int64_t kRun = 32;
+  static constexpr bool kMinima = false;
+  HWY_INLINE ScaleOfRun scale(int64_t run) const { return two_halves(row + run * 34); }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const hn::Rebind<int8_t, D16> di8;
@@ -152,11 +186,11 @@ struct Q8Run {
   }
 };
 
-// Σ over runs of scale[run] * x.scales[run] * (integer sum), for T input rows at once.
+// Σ over runs of scale[run] * x.scales[run] * (integer sum) + minimum[run] * x.sums[run], for T input rows at once.
 template <int T, class Run>
-HWY_INLINE void dot_runs(const Run& row, int64_t runs, const float* scales, const Int16Inputs* x,
-                         float* sums) {
+HWY_INLINE void dot_runs(const Run& row, int64_t runs, const Int16Inputs* x, float* sums) {
   hn::Vec<DF> acc[T];
+  float minima[T] = {};
   for (int t = 0; t < T; ++t) acc[t] = hn::Zero(DF());
   for (int64_t r = 0; r < runs; ++r) {
     V32 sum[T];
@@ -164,82 +198,50 @@ HWY_INLINE void dot_runs(const Run& row, int64_t runs, const float* scales, cons
     row.weights(r, [&](int64_t at, V16 w) HWY_ATTR {
       for (int t = 0; t < T; ++t) sum[t] = multiply_add(w, x[t].values + r * Run::kRun + at, sum[t]);
     });
-    for (int t = 0; t < T; ++t)
-      acc[t] = hn::MulAdd(hn::ConvertTo(DF(), sum[t]), hn::Set(DF(), scales[r] * x[t].scales[r]), acc[t]);
+    const ScaleOfRun s = row.scale(r);
+    for (int t = 0; t < T; ++t) {
+      acc[t] = hn::MulAdd(hn::ConvertTo(DF(), sum[t]), hn::Set(DF(), s.scale * x[t].scales[r]), acc[t]);
+      if constexpr (Run::kMinima) minima[t] += s.minimum * x[t].sums[r];
+    }
   }
-  for (int t = 0; t < T; ++t) sums[t] += hn::GetLane(hn::SumOfLanes(DF(), acc[t]));
-}
-
-// Σ a b in a fixed order.
-HWY_INLINE float dot_f32(const float* a, const float* b, int64_t n) {
-  const DF d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
-  float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += a[i] * b[i];
-  return total;
+  for (int t = 0; t < T; ++t) sums[t] = hn::GetLane(hn::SumOfLanes(DF(), acc[t])) + minima[t];
 }
 
 template <class Run>
-void dot_all(const Run& row, int64_t runs, const float* scales, const float* minima, const Int16Inputs* x,
-             int64_t count, float* sums) {
-  for (int64_t t = 0; t < count; ++t) sums[t] = minima == nullptr ? 0 : dot_f32(minima, x[t].sums, runs);
+void dot_all(const Run& row, int64_t runs, const Int16Inputs* x, int64_t count, float* sums) {
   int64_t t = 0;
-  for (; t + 4 <= count; t += 4) dot_runs<4>(row, runs, scales, x + t, sums + t);
-  for (; t < count; ++t) dot_runs<1>(row, runs, scales, x + t, sums + t);
+  for (; t + 4 <= count; t += 4) dot_runs<4>(row, runs, x + t, sums + t);
+  for (; t < count; ++t) dot_runs<1>(row, runs, x + t, sums + t);
 }
 
-// f16 values `stride` bytes apart.
-HWY_INLINE void gather_halves(const uint8_t* p, int64_t stride, int64_t n, float* out) {
-  const F32 d;
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    HWY_ALIGN uint32_t raw[kLanes];
-    for (int64_t k = 0; k < kLanes; ++k) {
-      uint16_t h;
-      std::memcpy(&h, p + (i + k) * stride, 2);
-      raw[k] = h;
-    }
-    hn::StoreU(f32_of_f16(U32(), hn::Load(U32(), raw)), d, out + i);
-  }
-  for (; i < n; ++i) out[i] = half_at(p + i * stride);
+// The next row's bytes on their way while this one is worked on.
+HWY_INLINE void prefetch(const uint8_t* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
 }
 
-// Scale and, where the type has one, minimum of each run of a row.
-void ggml_scales(GgmlType type, const uint8_t* row, int64_t runs, float* scales, float* minima) {
-  if (type == GgmlType::kQ8_0) gather_halves(row, 34, runs, scales);
-  if (type == GgmlType::kQ4_1) {
-    gather_halves(row, 20, runs, scales);
-    gather_halves(row + 2, 20, runs, minima);
-  }
-  if (type == GgmlType::kQ4_0) {
-    gather_halves(row, 18, runs, scales);
-    for (int64_t r = 0; r < runs; ++r) minima[r] = -8 * scales[r];
-  }
-  for (int64_t r = 0; type == GgmlType::kQ4_K && r < runs; r += 8, row += 144) {
-    const float d = half_at(row), dmin = half_at(row + 2);
+// Scratch: 2 * runs floats.
+void ggml_row(GgmlType type, const uint8_t* row, int64_t bytes, int64_t runs, const Int16Inputs* x, int64_t count,
+              float* scratch, float* sums) {
+  prefetch(row + 2 * bytes, bytes);
+  if (type == GgmlType::kQ8_0) return dot_all(Q8Run{row}, runs, x, count, sums);
+  if (type == GgmlType::kQ4_1) return dot_all(NibbleRun<true>{row}, runs, x, count, sums);
+  if (type == GgmlType::kQ4_0) return dot_all(NibbleRun<false>{row}, runs, x, count, sums);
+  const uint8_t* block = row;
+  for (int64_t r = 0; r < runs; r += 8, block += 144) {
+    const float d = half_at(block), dmin = half_at(block + 2);
     for (int i = 0; i < 8; ++i) {
-      const ScaleMin s = scale_min(row + 4, i);
-      scales[r + i] = d * s.scale;
-      minima[r + i] = -dmin * s.min;
+      const ScaleMin s = scale_min(block + 4, i);
+      scratch[r + i] = d * s.scale;
+      scratch[runs + r + i] = -dmin * s.min;
     }
   }
-}
-
-void ggml_row(GgmlType type, const uint8_t* row, int64_t runs, const Int16Inputs* x, int64_t count,
-              float* scales, float* minima, float* sums) {
-  ggml_scales(type, row, runs, scales, minima);
-  if (type == GgmlType::kQ8_0) dot_all(Q8Run{row}, runs, scales, nullptr, x, count, sums);
-  if (type == GgmlType::kQ4_1) dot_all(NibbleRun{row, 20, 4}, runs, scales, minima, x, count, sums);
-  if (type == GgmlType::kQ4_0) dot_all(NibbleRun{row, 18, 2}, runs, scales, minima, x, count, sums);
-  if (type == GgmlType::kQ4_K) dot_all(Q4KRun{row}, runs, scales, minima, x, count, sums);
+  dot_all(Q4KRun{row, scratch, scratch + runs}, runs, x, count, sums);
 }
 
 void codebook_row(const uint8_t* low, const uint8_t* high, const uint8_t* codes, int64_t runs,
                   const float* scales, const Int16Inputs* x, int64_t count, float* sums) {
-  dot_all(CodebookRun(low, high, codes), runs, scales, nullptr, x, count, sums);
+  prefetch(codes + 2 * 32 * runs, 32 * runs);
+  dot_all(CodebookRun(low, high, codes, scales), runs, x, count, sums);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE
@@ -254,6 +256,7 @@ HWY_EXPORT(ggml_row);
 HWY_EXPORT(codebook_row);
 
 constexpr float kInputLevels = 16383;
+constexpr int64_t kMostRows = 64;  // of weights that one chunk of work takes
 
 // A code book's values as 14-bit integers, split into bytes.
 struct IntegerBook {
@@ -293,11 +296,19 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
     HWY_DYNAMIC_DISPATCH(prepare_inputs)
     (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, plain, inputs[t]);
   }
-  const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(cols, 1));
+  const int64_t grain = std::clamp<int64_t>((1 << 14) / std::max<int64_t>(cols, 1), 1, kMostRows);
   const auto* stored = reinterpret_cast<const uint8_t*>(codebook ? w.codes.raw() : w.blocks.raw());
   parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> scales(static_cast<size_t>(2 * runs));
-    float sums[kMatvecRows];
+    float sums[kMatvecRows], results[kMatvecRows][kMostRows];
+    const auto keep = [&](int64_t r) {
+      for (int64_t t = 0; t < count; ++t) results[t][r - begin] = sums[t];
+    };
+    const auto write = [&] {
+      for (int64_t t = 0; t < count; ++t)
+        convert_values(kF32, reinterpret_cast<const std::byte*>(results[t]), end - begin, y.dtype(),
+                       y.raw() + (t * rows + begin) * dtype_bytes(y.dtype()));
+    };
     if (codebook) {
       const IntegerBook book(*w.format->codebook);
       const BlockScales absmax(w);
@@ -306,22 +317,19 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
           scales[static_cast<size_t>(i)] = absmax[(r * cols + i * run) / w.block] * (1.0f / 8191.0f);
         HWY_DYNAMIC_DISPATCH(codebook_row)
         (book.low, book.high, stored + r * cols / 2, runs, scales.data(), inputs, count, sums);
-        for (int64_t t = 0; t < count; ++t)
-          convert_values(kF32, reinterpret_cast<const std::byte*>(&sums[t]), 1, y.dtype(),
-                         y.raw() + (t * rows + r) * dtype_bytes(y.dtype()));
+        keep(r);
       }
-      return;
+      return write();
     }
     const GgmlBlock block = ggml_block(w.ggml_type);
     const int64_t row_bytes = cols / block.values * block.bytes;
     for (int64_t r = begin; r < end; ++r) {
       HWY_DYNAMIC_DISPATCH(ggml_row)
-      (static_cast<GgmlType>(w.ggml_type), stored + w.ggml_row(r) * row_bytes, runs, inputs, count,
-       scales.data(), scales.data() + runs, sums);
-      for (int64_t t = 0; t < count; ++t)
-        convert_values(kF32, reinterpret_cast<const std::byte*>(&sums[t]), 1, y.dtype(),
-                       y.raw() + (t * rows + r) * dtype_bytes(y.dtype()));
+      (static_cast<GgmlType>(w.ggml_type), stored + w.ggml_row(r) * row_bytes, row_bytes, runs, inputs, count,
+       scales.data(), sums);
+      keep(r);
     }
+    write();
   });
 }
 

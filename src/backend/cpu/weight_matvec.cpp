@@ -56,9 +56,9 @@ HWY_EXPORT(dot_rows);
 void weight_matvec(Stream& stream, const Tensor& x, const quant::Weight& w, Tensor& y) {
   const int64_t rows = w.rows(), cols = w.cols(), count = x.shape().rows();
   require(w.shape.rank() == 2 && x.shape().last() == cols, "weight_matvec", "x {} does not fit a weight {}",
-          x.shape().str(), w.shape.str());
+          x.shape(), w.shape);
   require(y.shape().last() == rows && y.shape().rows() == count && count <= kMatvecRows, "weight_matvec",
-          "{} times {} into {} (at most {} rows)", x.shape().str(), w.shape.str(), y.shape().str(),
+          "{} times {} into {} (at most {} rows)", x.shape(), w.shape, y.shape(),
           kMatvecRows);
   for (const DType t : {x.dtype(), y.dtype()})
     require(t == kF32 || t == kBF16, "weight_matvec", "expected f32 or bf16, got {}", dtype_name(t));
