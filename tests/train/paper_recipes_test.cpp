@@ -21,14 +21,14 @@ Recipe read(const std::string& name) {
   return recipe;
 }
 
-struct Row {
+struct PaperRow {
   const char* name;
   int64_t batch;
   double rate;
   int64_t steps, source, target;
 };
 // Batch, learning rate, steps, source and target length (Dettmers et al. 2023, table 9).
-constexpr Row kTable[] = {
+constexpr PaperRow kTable[] = {
     {"7b-instructions", 16, 2e-4, 10000, 384, 128}, {"7b-oasst1", 16, 2e-4, 1875, 0, 512},
     {"7b-hh-rlhf", 16, 2e-4, 10000, 0, 768},        {"7b-longform", 16, 2e-4, 4000, 512, 1024},
     {"33b-instructions", 32, 1e-4, 5000, 384, 128}, {"33b-oasst1", 16, 1e-4, 1875, 0, 512},
@@ -41,7 +41,7 @@ TEST(PaperRecipes, SayWhatTheTableSays) {
   std::set<std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(kFolder))
     if (entry.is_regular_file()) files.insert(entry.path().stem().string());
-  for (const Row& row : kTable) {
+  for (const PaperRow& row : kTable) {
     const Recipe r = read(row.name);
     EXPECT_EQ(files.erase(row.name), 1u) << row.name;
     EXPECT_EQ(r.per_device_train_batch_size * r.gradient_accumulation_steps, row.batch) << row.name;
