@@ -10,10 +10,14 @@ namespace nibble::data {
 
 // One packed stream: sequences one after another, none attends to another.
 struct MicroBatch {
-  std::vector<int32_t> ids;         // [T]
-  std::vector<int32_t> lengths;     // of the sequences; Σ = T
-  std::vector<int32_t> label_rows;  // rows whose next token is learned, ascending
-  std::vector<int32_t> labels;      // that token
+  std::vector<int32_t> ids;      // [T]
+  std::vector<int32_t> lengths;  // of the sequences; Σ = T
+  std::vector<int32_t>
+      label_rows;  // rows whose next token is learned, ascending; of a classifier: the sequences' numbers
+  std::vector<int32_t> labels;  // that token; the sequence's class
+  std::vector<float> targets;   // of a classifier: the same as numbers, which a score is compared with
+  std::vector<int32_t> types;   // of a classifier: [T], which of two texts a token is of
+  int64_t trained() const { return static_cast<int64_t>(label_rows.size()); }
 };
 
 struct StepBatch {
