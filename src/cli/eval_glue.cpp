@@ -34,19 +34,19 @@ void write_predictions(const std::string& path, const data::GlueTask& task, cons
 }
 
 // NaN (a correlation with a constant) is null in JSON.
-Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+Json or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
-Json to_json(const eval::GlueReport& report) {
+Json report_json(const eval::GlueReport& report) {
   Json files = Json::array();
   for (const eval::GluePart& part : report.parts) {
     Json scores = Json::object();
-    for (const auto& [name, value] : part.scores) scores[name] = finite(value);
+    for (const auto& [name, value] : part.scores) scores[name] = or_null(value);
     files.push_back({{"path", part.path},
                      {"examples", part.labels.size()},
                      {"truncated", part.truncated},
                      {"scores", scores}});
   }
-  return {{"task", report.task}, {"files", files}, {"score", finite(report.score())}};
+  return {{"task", report.task}, {"files", files}, {"score", or_null(report.score())}};
 }
 
 }  // namespace
@@ -92,7 +92,7 @@ int run_eval_glue(const Arguments& arguments) {
   if (live) std::fputs("\n", stderr);
   if (!predictions.empty()) write_predictions(predictions, task, report);
   if (json) {
-    print_json(to_json(report));
+    print_json(report_json(report));
     return 0;
   }
   for (const eval::GluePart& part : report.parts) {

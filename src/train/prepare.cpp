@@ -24,7 +24,7 @@ void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_
               vocab);
 }
 
-models::ModelConfig config_of(const io::ModelFiles& files, const Recipe& recipe) {
+models::ModelConfig model_config(const io::ModelFiles& files, const Recipe& recipe) {
   const auto allocator = make_meta_allocator();
   backend::Stream stream(*allocator);
   return load_base(files, recipe, stream)->config();
@@ -55,7 +55,7 @@ void add_head(Prepared& prepared, Recipe& recipe, bool task_was_found) {
   prepared.files = models::as_classifier(std::move(prepared.files),
                                          std::max<int64_t>(1, static_cast<int64_t>(task.labels.size())),
                                          static_cast<uint64_t>(recipe.seed), task.labels);
-  prepared.config = config_of(prepared.files, recipe);
+  prepared.config = model_config(prepared.files, recipe);
 }
 
 // Checks the recipe and opens the model; no data yet.
@@ -69,7 +69,7 @@ Prepared open_base(Recipe& recipe) {
                        : io::open_model(recipe.model);
   if (!recipe.adapter.empty())
     io::require_same_base(io::read_adapter(recipe.adapter), recipe.adapter, prepared.files);
-  prepared.config = config_of(prepared.files, recipe);
+  prepared.config = model_config(prepared.files, recipe);
   return prepared;
 }
 
@@ -139,7 +139,7 @@ Prepared prepare_synthetic(Recipe recipe) {
   settle_task(recipe, prepared.files.config);
   if (recipe.classifies()) {
     prepared.files = models::as_classifier(std::move(prepared.files), 2, static_cast<uint64_t>(recipe.seed));
-    prepared.config = config_of(prepared.files, recipe);
+    prepared.config = model_config(prepared.files, recipe);
   }
   const Rng rng(static_cast<uint64_t>(recipe.seed), stream_id("synthetic"));
   const int64_t length = recipe.max_seq_length;

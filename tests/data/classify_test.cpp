@@ -74,7 +74,7 @@ TEST(Labelled, TheLongerTextIsCutFirst) {
 TEST(Labelled, NeedATokenizerThatSaysWhatStandsAroundThem) {
   const Encoder encoder(std::make_shared<ByteTokenizer>(std::vector<std::string>{}), nullptr);
   EXPECT_THAT(failure([&] { encoder.encode(labelled("ab", "", 0)); }),
-              HasSubstr("here:1: has a label of its whole text, but the tokenizer does not say"));
+              HasSubstr("[here:1] has a label of its whole text, but the tokenizer does not say"));
 }
 
 TEST(Labelled, AMicroBatchHasARowForEachSequence) {
@@ -125,7 +125,7 @@ TEST_F(LabelledFiles, WhatCannotBeClassifiedIsAnErrorThatSaysSo) {
   EXPECT_THAT(failure([&] { load(write("chat.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n")); }),
               HasSubstr("the layout prompt_completion has no labels of whole texts"));
   EXPECT_THAT(failure([&] { load(write("range.tsv", "sentence\tlabel\ngood\t7\n"), "glue:sst2"); }),
-              HasSubstr("range.tsv:2: label 7 is outside the range of sst2; expected 0 to 1"));
+              HasSubstr("[range.tsv:2] label 7 is outside the range of sst2; expected 0 to 1"));
   EXPECT_THAT(
       failure([&] { load(write("score.tsv", "sentence1\tsentence2\tscore\na\tb\t5.5\n"), "glue:stsb"); }),
       HasSubstr("label 5.5 is outside the range of stsb; expected a score from 0 to 5"));

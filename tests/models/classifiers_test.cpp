@@ -138,8 +138,12 @@ TEST_P(SequenceHeads, EveryGradientOfFullFineTuningEqualsTransformers) {
     double squares = 0;
     for (const float v : g) squares += double{v} * double{v};
     const double norm = to_vector(golden.tensor("full." + p.name + ".norm"))[0];
-    EXPECT_NEAR(std::sqrt(squares), norm, 1e-3 * norm + 1e-6) << p.name;
-    if (norm < 1e-5) return;  // a key's bias changes nothing but by rounding
+    if (p.name.ends_with("key.bias")) {  // it moves all scores of a query alike: zero but for rounding
+      const std::string weight = p.name.substr(0, p.name.size() - 4) + "weight";
+      EXPECT_LT(std::sqrt(squares), 1e-5 * to_vector(golden.tensor("full." + weight + ".norm"))[0]) << p.name;
+      return;
+    }
+    EXPECT_NEAR(std::sqrt(squares), norm, 1e-3 * norm) << p.name;
     EXPECT_LT(relative_norm(sample, to_vector(golden.tensor("full." + p.name + ".sample"))), 1e-3) << p.name;
   });
   for (const auto& entry : golden.entries) expected += entry.name.starts_with("full.");
