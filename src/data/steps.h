@@ -10,13 +10,14 @@ namespace nibble::data {
 
 // One packed stream: sequences one after another, none attends to another.
 struct MicroBatch {
-  std::vector<int32_t> ids;      // [T]
-  std::vector<int32_t> lengths;  // of the sequences; Σ = T
-  std::vector<int32_t>
-      label_rows;  // rows whose next token is learned, ascending; of a classifier: the sequences' numbers
-  std::vector<int32_t> labels;  // that token; the sequence's class
-  std::vector<float> targets;   // of a classifier: the same as numbers, which a score is compared with
-  std::vector<int32_t> types;   // of a classifier: [T], which of two texts a token is of
+  std::vector<int32_t> ids;         // [T]
+  std::vector<int32_t> lengths;     // of the sequences; Σ = T
+  std::vector<int32_t> label_rows;  // rows whose next token is learned, ascending
+  std::vector<int32_t> labels;      // that token
+  // Of a classifier, whose label_rows are the sequences' numbers and whose labels their classes: the labels
+  // as numbers, which a score is compared with, and which of two texts each token is of [T].
+  std::vector<float> targets;
+  std::vector<int32_t> types;
   int64_t trained() const { return static_cast<int64_t>(label_rows.size()); }
 };
 
