@@ -12,6 +12,7 @@ int run_bench(const Arguments& arguments);
 int run_chat(const Arguments& arguments);
 int run_eval_choice(const Arguments& arguments);
 int run_eval_elo(const Arguments& arguments);
+int run_eval_glue(const Arguments& arguments);
 int run_eval_judge(const Arguments& arguments);
 int run_eval_match(const Arguments& arguments);
 int run_eval_mmlu(const Arguments& arguments);

@@ -1,4 +1,6 @@
 // nibble inspect adapter: rank, targets and norms of a LoRA adapter, module by module.
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <set>
 
@@ -56,7 +58,7 @@ int run_inspect_adapter(const Arguments& arguments) {
   cli.footer(
       "JSON: {\"config\": {…}, \"parameters\", \"modules\": [{\"module\", \"rank\", \"in\", \"out\", "
       "\"scale\",\n"
-      "\"norm_a\", \"norm_b\", \"norm_update\"}], \"manifest\"}.");
+      "\"norm_a\", \"norm_b\", \"norm_update\"}], \"saved\": names of what is saved whole, \"manifest\"}.");
   if (!cli.parse(arguments)) return 0;
 
   const io::AdapterFile file = io::read_adapter(directory);
@@ -70,6 +72,11 @@ int run_inspect_adapter(const Arguments& arguments) {
                     std::abs(scale) * product_norm(p.a, p.b)});
     parameters += p.a.numel() + p.b.numel();
     targets.insert(p.module.substr(p.module.rfind('.') + 1));
+  }
+  std::vector<std::string> saved;  // of a classifier: its head
+  for (const auto& [name, value] : file.saved) {
+    saved.push_back(name);
+    parameters += value.numel();
   }
   if (json) {
     Json modules = Json::array();
@@ -91,6 +98,7 @@ int run_inspect_adapter(const Arguments& arguments) {
                   {"base_model", c.base_model}}},
                 {"parameters", parameters},
                 {"modules", modules},
+                {"saved", saved},
                 {"manifest", file.manifest}});
     return 0;
   }
@@ -106,6 +114,7 @@ int run_inspect_adapter(const Arguments& arguments) {
   text += fmt::format("\nr {}  alpha {}  dropout {}{}  targets {}\n{} modules, {} parameters, base {}\n", c.r,
                       c.lora_alpha, c.lora_dropout, c.use_rslora ? "  rank-stabilized" : "", list,
                       rows.size(), show_count(parameters), c.base_model.empty() ? "not named" : c.base_model);
+  if (!saved.empty()) text += fmt::format("saved whole: {}\n", fmt::join(saved, ", "));
   if (!file.manifest.is_null()) text += "manifest " + file.manifest.dump(2) + "\n";
   print(text);
   return 0;

@@ -33,6 +33,7 @@ std::map<std::string, LinearLayer> linear_layers(const io::ModelFiles& files) {
   model->visit_linears([&](nn::Linear& linear) {
     layers[linear.name() + ".weight"] = {!nn::is_output_head(linear.name()), linear.stored()};
   });
+  model->visit_heads([&](nn::Linear& head) { layers[head.name() + ".weight"] = {false, head.stored()}; });
   return layers;
 }
 

@@ -15,6 +15,7 @@ const std::vector<Command>& commands() {
       {"eval match", "share of reference answers given exactly, base and adapter side by side", run_eval_match},
       {"eval mmlu", "57 subjects of multiple choice after solved examples, by subject and category", run_eval_mmlu},
       {"eval choice", "any file of multiple-choice questions", run_eval_choice},
+      {"eval glue", "a classifier's score on one of GLUE's nine tasks", run_eval_glue},
       {"eval score", "ROUGE, exact match, accuracy, F1 and correlations of a file of predictions", run_eval_score},
       {"eval judge", "ask a judge which of two answers is better, in both orders", run_eval_judge},
       {"eval elo", "ratings from pairwise judgements, with intervals and order bias", run_eval_elo},

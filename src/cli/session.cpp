@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "eval/generate.h"
+#include "models/classifier.h"
 
 namespace nibble::cli {
 std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& options) {
@@ -13,6 +14,8 @@ std::shared_ptr<const text::Tokenizer> load_tokenizer(const ModelOptions& option
 Session::Session(const ModelOptions& options)
     : files_(io::open_model(options.model)), compute_(options.dtype == "f32" ? kF32 : kBF16) {
   tokenizer_ = load_tokenizer(options);
+  if (!options.adapter.empty())
+    files_ = models::with_head_of(io::read_adapter(options.adapter), std::move(files_));
   const auto spec = quant::parse_quantize(options.quantize, options.double_quant, options.block_size);
   stream_ = std::make_unique<backend::Stream>(host_allocator());
   model_ = models::load_model(files_, *stream_, {.quantize = spec, .dense_dtype = compute_, .progress = {}});
@@ -33,7 +36,7 @@ std::vector<autograd::AdapterSpan> Session::attach_adapter(const std::string& di
   const io::AdapterFile adapter = io::read_adapter(directory);
   io::require_same_base(adapter, directory, files_);
   nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter, id,
-                     host_allocator());
+                     host_allocator(), [&](const nn::LinearVisitor& visit) { model_->visit_heads(visit); });
   return {{0, std::numeric_limits<int64_t>::max(), id}};
 }
 

@@ -19,14 +19,30 @@ namespace {
 constexpr int64_t kMostHeldOut = 200;
 
 std::string key_of(const EncodedExample& e) {
-  return hash_bytes(std::as_bytes(std::span(e.ids))) + hash_bytes(std::as_bytes(std::span(e.train)));
+  return (e.label ? fmt::format("{} ", *e.label) : "") + hash_bytes(std::as_bytes(std::span(e.ids))) +
+         hash_bytes(std::as_bytes(std::span(e.train)));
 }
 
 struct Loaded {
   std::vector<EncodedExample> examples;
   std::vector<double> weights;
   std::vector<Example> preview;
+  std::string task;
 };
+
+// That these are texts with labels, all of one task.
+void require_labels(const std::vector<Example>& examples, const DataFormat& format, const std::string& path,
+                    std::string& task) {
+  for (const Example& e : examples) {
+    require(e.label.has_value(), path,
+            "the layout {} has no labels of whole texts; to classify takes one of GLUE's tasks (format: "
+            "glue:TASK)",
+            format.name);
+    if (task.empty()) task = e.task;
+    require(e.task == task, e.source,
+            "is an example of {} beside others of {}; one task is trained at a time", e.task, task);
+  }
+}
 
 // Cuts what comes before the first learned token, and what comes from it on, each at its end.
 void cut_parts(EncodedExample& e, const DataOptions& options, DataReport& report) {
@@ -63,7 +79,8 @@ Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& o
     const Records records = read_records(source.path, source.format);
     const DataFormat& format = choose_format(records, source.format, source.path);
     FormatOptions format_options{.has_chat_template = encoder.has_chat_template(),
-                                 .train_on_source = options.train_on_source};
+                                 .train_on_source = options.train_on_source,
+                                 .classify = options.classify};
     apply_format_argument(source.format, source.path, format_options);
     std::vector<Example> examples = format.read(records.records, records.sources, format_options);
     require(!examples.empty(), source.path, "holds no example in the layout {}", format.name);
@@ -72,6 +89,7 @@ Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& o
             count, source.skip);
     if (source.take > 0) examples.resize(static_cast<size_t>(std::min(count, source.skip + source.take)));
     examples.erase(examples.begin(), examples.begin() + source.skip);
+    if (options.classify) require_labels(examples, format, source.path, loaded.task);
     const bool parts = options.source_max_length > 0 || options.target_max_length > 0;
     // With limits of their own, prompt and response are told apart first.
     if (options.train_on_source && !parts)
@@ -100,9 +118,11 @@ Loaded load_sources(const std::vector<DataSource>& sources, const DataOptions& o
 }
 
 // Holds to `limit` tokens as the option says. Counts go into the report.
-void fit_length(Loaded& loaded, int64_t limit, Overlong overlong, DataReport& report) {
+void fit_length(Loaded& loaded, int64_t limit, Overlong overlong, const Encoder& encoder,
+                DataReport& report) {
   Loaded kept;
   kept.preview = std::move(loaded.preview);
+  kept.task = loaded.task;
   for (size_t i = 0; i < loaded.examples.size(); ++i) {
     EncodedExample& e = loaded.examples[i];
     const auto n = static_cast<int64_t>(e.ids.size());
@@ -114,6 +134,11 @@ void fit_length(Loaded& loaded, int64_t limit, Overlong overlong, DataReport& re
       keep(std::move(e));
     } else if (overlong == Overlong::kTruncate) {
       ++report.truncated;
+      if (e.label) {
+        encoder.truncate(e, limit);
+        keep(std::move(e));
+        continue;
+      }
       e.ids.resize(static_cast<size_t>(limit));
       e.train.resize(static_cast<size_t>(limit));
       keep(std::move(e));
@@ -175,9 +200,17 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
   require(!options.train.empty(), "data", "no data set is given; name a file with data:");
   Dataset out;
   DataReport& report = out.report;
+  if (options.classify && options.overlong == Overlong::kSplit)
+    throw UsageError("overlong", "split makes parts that have no label of their own; take truncate or drop");
+  if (options.classify && (options.source_max_length > 0 || options.target_max_length > 0))
+    throw UsageError("source_max_length",
+                     "is of prompts and responses; texts with a label have max_seq_length");
   Loaded train = load_sources(options.train, options, encoder, report);
   Loaded eval;
   if (!options.eval.empty()) eval = load_sources(options.eval, options, encoder, report);
+  require(eval.task.empty() || eval.task == train.task, "eval_data", "is of {}, the training data of {}",
+          eval.task, train.task);
+  out.task = train.task;
   out.preview = std::move(train.preview);
 
   for (const Loaded* part : {&train, &eval})
@@ -211,8 +244,8 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
           report.overlong, train.examples.size() + eval.examples.size(), limit, report.longest_source,
           report.longest,
           options.context > 0 ? fmt::format(" (the model's context is {})", options.context) : "");
-  fit_length(train, limit, options.overlong, report);
-  fit_length(eval, limit, options.overlong, report);
+  fit_length(train, limit, options.overlong, encoder, report);
+  fit_length(eval, limit, options.overlong, encoder, report);
 
   // Examples in which nothing is learned teach nothing: they go, and are counted.
   for (Loaded* part : {&train, &eval}) {
@@ -279,6 +312,7 @@ std::string show_example(const EncodedExample& example, const text::Tokenizer& t
     out += example.train[i] != 0 ? on + piece + off : piece;
     i = end;
   }
+  if (example.label) out += fmt::format(" → {}{}{}", on, *example.label, off);
   return out;
 }
 

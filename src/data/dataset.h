@@ -32,6 +32,7 @@ struct DataOptions {
   int64_t context = 0;                // of the model
   Overlong overlong = Overlong::kError;
   bool train_on_source = false;
+  bool classify = false;              // labels of whole texts are learned; the data must have them
   uint64_t seed = 42;
 };
 
@@ -56,6 +57,7 @@ struct Dataset {
   std::vector<double> train_weights;   // of its source, per example: how often an epoch draws it
   std::vector<Example> preview;        // the first training example, for the gate and `inspect data`
   DataReport report;
+  std::string task;                    // with labels: which of GLUE's
 };
 
 // The template that the tokenizer came with, as training data is written with it; null when it has none. Its
@@ -65,19 +67,25 @@ std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenize
 
 // How text becomes ids: the tokenizer and, for conversations, its template. The loss mask comes from the template's
 // provenance: a trained message's own text, and the end token the template puts after it, are learned; white space
-// after that is not; of an empty answer the end token alone. Errors: an assistant turn without an end (the template has no end token after it).
+// after that is not; of an empty answer the end token alone. An example with a label is its texts as the tokenizer's
+// PairTemplate puts them together. Errors: an assistant turn without an end (the template has no end token after it); a
+// label where the tokenizer has no PairTemplate.
 class Encoder {
  public:
   // split_special_tokens: a special token's spelling inside a message stays text (text/chat.h).
   Encoder(std::shared_ptr<const text::Tokenizer> tokenizer, std::shared_ptr<const text::ChatTemplate> chat_template,
           bool split_special_tokens = true);
   EncodedExample encode(const Example& example) const;
+  // Cuts an example with a label to `limit` tokens: off the end of the longer text first, as Transformers does.
+  // Errors: what stands around the texts is longer.
+  void truncate(EncodedExample& example, int64_t limit) const;
   bool has_chat_template() const { return chat_template_ != nullptr; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
   // By the template. Errors: Error{example.source} with what the template says.
   text::RenderedChat render(const Example& example) const;
+  EncodedExample encode_labelled(const Example& example) const;
   // A conversation for a model without a template: "### Human: …### Assistant: …", as the reference trains OASST1.
   static std::vector<Segment> plain_conversation(const Example& example);
 
@@ -89,6 +97,7 @@ class Encoder {
 
 // Errors: everything above; no example left; no trained token at all; overlong examples under Overlong::kError (count,
 // the longest, the keys max_seq_length and overlong).
+// With `classify`: texts without labels, several tasks at once, overlong: split.
 Dataset load_dataset(const DataOptions& options, const Encoder& encoder);
 
 // The example as text with trained tokens marked (ANSI colours or «…»), for the gate and `nibble inspect data`.

@@ -147,7 +147,58 @@ text::RenderedChat Encoder::render(const Example& example) const {
   }
 }
 
+EncodedExample Encoder::encode_labelled(const Example& example) const {
+  require(tokenizer_->pair.has_value(), example.source,
+          "has a label of its whole text, but the tokenizer does not say what stands around such a text; "
+          "give one "
+          "whose tokenizer.json has a post-processor, as BERT's and RoBERTa's have");
+  const text::PairTemplate& around = *tokenizer_->pair;
+  EncodedExample out;
+  out.source = example.source;
+  out.label = example.label;
+  const auto append = [&](const std::vector<int32_t>& ids) {
+    out.ids.insert(out.ids.end(), ids.begin(), ids.end());
+  };
+  const auto text = [&](size_t i) {
+    const auto ids = tokenizer_->encode(example.segments[i].text,
+                                        {.add_special = false, .parse_special = !split_special_});
+    append(ids);
+    return static_cast<int32_t>(ids.size());
+  };
+  append(around.before);
+  out.first_tokens = text(0);
+  if (example.segments.size() > 1) {
+    append(around.between);
+    if (around.second_type != 0) out.second_begin = static_cast<int32_t>(out.ids.size());
+    out.second_tokens = text(1);
+  }
+  append(around.after);
+  out.train.assign(out.ids.size(), 0);
+  return out;
+}
+
+void Encoder::truncate(EncodedExample& e, int64_t limit) const {
+  const auto before = static_cast<int64_t>(tokenizer_->pair->before.size());
+  const int64_t first = e.first_tokens, second = e.second_tokens,
+                around = static_cast<int64_t>(e.ids.size()) - first - second, room = limit - around;
+  require(room >= 0, e.source, "{} tokens stand around its texts, more than max_seq_length {}", around,
+          limit);
+  if (first + second <= room) return;
+  // The shorter keeps what it has up to half the room, the longer takes the rest.
+  const int64_t shorter = std::min(std::min(first, second), room / 2), longer = room - shorter;
+  const int64_t kept_first = first > second ? longer : shorter, kept_second = room - kept_first;
+  const int64_t after = static_cast<int64_t>(tokenizer_->pair->after.size()),
+                second_end = static_cast<int64_t>(e.ids.size()) - after;
+  e.ids.erase(e.ids.begin() + second_end - (second - kept_second), e.ids.begin() + second_end);
+  e.ids.erase(e.ids.begin() + before + kept_first, e.ids.begin() + before + first);
+  e.train.assign(e.ids.size(), 0);
+  if (e.second_begin > 0) e.second_begin -= static_cast<int32_t>(first - kept_first);
+  e.first_tokens = static_cast<int32_t>(kept_first);
+  e.second_tokens = static_cast<int32_t>(kept_second);
+}
+
 EncodedExample Encoder::encode(const Example& example) const {
+  if (example.label) return encode_labelled(example);
   EncodedExample out;
   out.source = example.source;
   if (!example.messages.is_null() && chat_template_) {

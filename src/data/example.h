@@ -3,6 +3,7 @@
 // Reader (formats/<name>.cpp) → Example (text with roles) → encode → EncodedExample (ids and what is trained).
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,15 +26,24 @@ struct Example {
   bool train_all = false;           // the whole rendered conversation is learned (OASST1 and HH-RLHF in the paper)
   std::vector<Segment> segments;
   bool end_of_text = true;          // segments: EOS after the last one, learned when the last one is
+  // A text, or two that belong together (one segment each), to be classified or scored as a whole: the class's
+  // number or the score, and which of GLUE's tasks it is of.
+  std::optional<double> label;
+  std::string task;
   std::string source;               // "alpaca.json:17" for messages to people
 };
 
-// Token i is learned when train[i] is set: the model at token i-1 predicts it. train[0] is always 0.
+// Token i is learned when train[i] is set: the model at token i-1 predicts it. train[0] is always 0. Where there is
+// a label, it alone is learned.
 struct EncodedExample {
   std::vector<int32_t> ids;
   std::vector<uint8_t> train;
   std::string source;
+  std::optional<double> label = {};
+  int32_t first_tokens = 0, second_tokens = 0;  // with a label: of its texts, without what stands around them
+  int32_t second_begin = 0;                     // where tokens of type 1 begin; 0: there are none
   int64_t trained() const {
+    if (label) return 1;
     int64_t n = 0;
     for (const uint8_t t : train) n += t;
     return n;

@@ -29,6 +29,7 @@ struct FormatOptions {
   bool train_on_source = false;   // instructions are learned as well
   int64_t positive_examples = 2;  // super_ni: "super_ni:k"
   std::string glue_task = {};          // glue: "glue:rte"; empty: found
+  bool classify = false;               // glue: texts with a label, not a prompt and an answer
   int64_t instances_per_task = INT64_MAX;  // super_ni: of each task when a split is read
 };
 

@@ -18,6 +18,14 @@ void append(MicroBatch& micro, const EncodedExample& e) {
   const auto base = static_cast<int32_t>(micro.ids.size());
   micro.ids.insert(micro.ids.end(), e.ids.begin(), e.ids.end());
   micro.lengths.push_back(static_cast<int32_t>(e.ids.size()));
+  if (e.label) {
+    micro.label_rows.push_back(static_cast<int32_t>(micro.lengths.size()) - 1);
+    micro.labels.push_back(static_cast<int32_t>(*e.label));
+    micro.targets.push_back(static_cast<float>(*e.label));
+    for (size_t i = 0; i < e.ids.size(); ++i)
+      micro.types.push_back(e.second_begin > 0 && i >= static_cast<size_t>(e.second_begin));
+    return;
+  }
   for (size_t i = 1; i < e.ids.size(); ++i)
     if (e.train[i] != 0) {
       micro.label_rows.push_back(base + static_cast<int32_t>(i) - 1);
@@ -141,7 +149,7 @@ StepBatch StepStream::step(int64_t index) const {
     for (int64_t i = 0; i < options_.batch_size && bin < end; ++i, ++bin)
       for (const int64_t e : bins[static_cast<size_t>(bin)]) append(micro, examples_[static_cast<size_t>(e)]);
     batch.tokens += static_cast<int64_t>(micro.ids.size());
-    batch.trained_tokens += static_cast<int64_t>(micro.labels.size());
+    batch.trained_tokens += micro.trained();
     batch.micro.push_back(std::move(micro));
   }
   return batch;

@@ -14,6 +14,11 @@ struct MicroBatch {
   std::vector<int32_t> lengths;     // of the sequences; Σ = T
   std::vector<int32_t> label_rows;  // rows whose next token is learned, ascending
   std::vector<int32_t> labels;      // that token
+  // Of a classifier, whose label_rows are the sequences' numbers and whose labels their classes: the labels
+  // as numbers, which a score is compared with, and which of two texts each token is of [T].
+  std::vector<float> targets;
+  std::vector<int32_t> types;
+  int64_t trained() const { return static_cast<int64_t>(label_rows.size()); }
 };
 
 struct StepBatch {

@@ -21,6 +21,10 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char *kConfig = "adapter_config.json", *kWeights = "adapter_model.safetensors",
                      *kManifest = "nibble_manifest.json";
+constexpr const char* kSequenceClassification = "SEQ_CLS";
+constexpr std::string_view kToSave = "modules_to_save";
+// What PEFT saves whole for that task type, whichever the model has.
+constexpr const char* kHeads[] = {"classifier", "score"};
 constexpr std::string_view kPrefix = "base_model.model.", kA = ".lora_A.weight", kB = ".lora_B.weight";
 
 // As PEFT's get_pattern_key: a pattern matches the whole module path or a tail of it that begins behind a
@@ -64,7 +68,7 @@ void refuse_variants(const Json& c, const std::string& path) {
       {"use_qalora", "QALoRA"},
       {"use_bdlora", "BD-LoRA"},
       {"lora_bias", "a bias on lora_B"},
-      {"modules_to_save", "whole modules beside the pairs (modules_to_save)"},
+      {"modules_to_save", "whole modules beside the pairs (modules_to_save) where task_type is not SEQ_CLS"},
       {"target_parameters", "pairs on bare parameters (target_parameters)"},
       {"trainable_token_indices", "trained token embeddings (trainable_token_indices)"},
       {"layer_replication", "replicated layers (layer_replication)"},
@@ -73,8 +77,9 @@ void refuse_variants(const Json& c, const std::string& path) {
       {"kasa_config", "KaSA"},
       {"monteclora_config", "MonteCLoRA"},
       {"velora_config", "VeLoRA"}};
+  const bool classifier = json_get<std::string>(c, "task_type", "", path) == kSequenceClassification;
   for (const Variant& v : kVariants)
-    require(!c.contains(v.key) || plain(c[v.key]), path,
+    require(!c.contains(v.key) || plain(c[v.key]) || (classifier && v.key == kToSave), path,
             "uses {}, which is not read here: its results would be wrong", v.name);
   const auto bias = json_get<std::string>(c, "bias", "none", path);
   require(bias == "none", path, "trains biases (bias = \"{}\"), which are not read here", bias);
@@ -120,6 +125,16 @@ AdapterConfig read_config(const Json& c, const std::string& path) {
   return out;
 }
 
+// "base_model.model.classifier.weight" → "classifier.weight" where a head may be saved, else "".
+std::string saved_name(const std::string& key, const AdapterConfig& config) {
+  if (config.task_type != kSequenceClassification || !key.starts_with(kPrefix)) return "";
+  std::string name = key.substr(kPrefix.size());
+  if (name.ends_with(kA) || name.ends_with(kB)) return "";
+  for (const char* head : kHeads)
+    if (name.starts_with(std::string(head) + ".")) return name;
+  return "";
+}
+
 // "base_model.model.X.lora_A.weight" → {X, true}.
 std::pair<std::string, bool> parse_key(const std::string& key, const std::string& path) {
   std::string_view name = key;
@@ -149,8 +164,18 @@ void check_part(const Tensor& t, const std::string& module, const char* part, co
             value_at(t, i), i / t.size(1), i % t.size(1));
 }
 
+void check_saved(const Tensor& t, const std::string& name, const std::string& path) {
+  require((t.shape().rank() == 1 || t.shape().rank() == 2) && t.numel() > 0, path,
+          "{} is {}, expected a matrix or a vector", name, t.shape().str());
+  require(t.dtype() == kF32 || t.dtype() == kF16 || t.dtype() == kBF16, path,
+          "{} is {}, expected F32, F16 or BF16", name, dtype_name(t.dtype()));
+  for (int64_t i = 0; i < t.numel(); ++i)
+    require(std::isfinite(value_at(t, i)), path, "{} holds {} at element {}", name, value_at(t, i), i);
+}
+
 void check_pairs(const AdapterFile& file, const std::string& path) {
   require(!file.pairs.empty(), path, "holds no LoRA pair at all");
+  for (const auto& [name, value] : file.saved) check_saved(value, name, path);
   for (const AdapterPair& p : file.pairs) {
     check_part(p.a, p.module, "A", path);
     check_part(p.b, p.module, "B", path);
@@ -161,14 +186,26 @@ void check_pairs(const AdapterFile& file, const std::string& path) {
   }
 }
 
-// "all-linear" is written as the last names of the modules it meant, which needs no rule of a reader. A
-// regular expression is a string to PEFT; in a list it would be the name of a module.
+// "all-linear" is written as the last names of the modules it meant, which needs no rule of a reader; where a
+// module that is saved whole has such a last name ("classifier.dense"), as the last two. A regular expression
+// is a string to PEFT; in a list it would be the name of a module.
 Json targets_json(const AdapterFile& file) {
   const std::vector<std::string>& targets = file.config.target_modules;
   if (targets.size() != 1) return targets;
   if (targets[0] == "all-linear") {
     std::set<std::string> names;
-    for (const AdapterPair& p : file.pairs) names.insert(p.module.substr(p.module.rfind('.') + 1));
+    const auto tail = [](const std::string& module, int parts) {
+      size_t at = module.size();
+      for (; parts > 0 && at != std::string::npos && at > 0; --parts) at = module.rfind('.', at - 1);
+      return at == std::string::npos ? module : module.substr(at + 1);
+    };
+    for (const AdapterPair& p : file.pairs) {
+      const std::string last = tail(p.module, 1);
+      const bool shared = std::any_of(file.saved.begin(), file.saved.end(), [&](const auto& s) {
+        return s.first.find("." + last + ".") != std::string::npos;
+      });
+      names.insert(shared ? tail(p.module, 2) : last);
+    }
     return names;
   }
   if (targets[0].find_first_of("*+?^$()[]{}|\\") != std::string::npos) return targets[0];
@@ -195,7 +232,7 @@ Json config_json(const AdapterFile& file) {
           {"alpha_pattern", alphas},
           {"bias", "none"},
           {"fan_in_fan_out", c.fan_in_fan_out},
-          {"modules_to_save", nullptr},
+          {"modules_to_save", file.saved.empty() ? Json() : Json(kHeads)},
           {"layers_to_transform", nullptr},
           {"layers_pattern", nullptr},
           {"init_lora_weights", true},
@@ -254,6 +291,10 @@ AdapterFile read_adapter(const std::string& directory) {
   const SafetensorsFile tensors = SafetensorsFile::open(weights_path);
   std::map<std::string, AdapterPair> pairs;
   for (const SafetensorsEntry& e : tensors.entries) {
+    if (std::string name = saved_name(e.name, file.config); !name.empty()) {
+      file.saved.emplace_back(std::move(name), tensors.tensor(e.name));
+      continue;
+    }
     const auto [module, is_a] = parse_key(e.name, weights_path);
     AdapterPair& p = pairs[module];
     p.module = module;
@@ -284,6 +325,7 @@ void write_adapter(const std::string& directory, const AdapterFile& adapter) {
     tensors.emplace_back(std::string(kPrefix) + p.module + std::string(kA), p.a);
     tensors.emplace_back(std::string(kPrefix) + p.module + std::string(kB), p.b);
   }
+  for (const auto& [name, value] : adapter.saved) tensors.emplace_back(std::string(kPrefix) + name, value);
 
   if (target.has_parent_path()) make_directories(target.parent_path().string());
   const Staging staging(path);

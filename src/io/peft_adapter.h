@@ -1,8 +1,10 @@
 // PEFT's adapter directory: adapter_config.json and adapter_model.safetensors, both ways.
 //
-// Keys: base_model.model.<module path>.lora_A.weight [r, in], .lora_B.weight [out, r]. Row order is always
-// that of the Hugging Face checkpoint, whatever file the base came from. Reading refuses what would be
-// silently wrong: DoRA, biases, modules_to_save and other PEFT types are named in the error.
+// Keys: base_model.model.<module path>.lora_A.weight [r, in], .lora_B.weight [out, r]; of a classifier (task
+// type SEQ_CLS) also those of its head, base_model.model.classifier.weight and .bias, which is saved whole.
+// Row order is always that of the Hugging Face checkpoint, whatever file the base came from. Reading refuses
+// what would be silently wrong: DoRA, biases, other modules_to_save and other PEFT types are named in the
+// error.
 #pragma once
 #include <string>
 #include <utility>
@@ -29,8 +31,8 @@ struct AdapterConfig {
   std::vector<std::string> target_modules;
   Patterns<int64_t> rank_pattern;
   Patterns<double> alpha_pattern;
-  std::string base_model;  // base_model_name_or_path
-  std::string task_type = "CAUSAL_LM";
+  std::string base_model;               // base_model_name_or_path
+  std::string task_type = "CAUSAL_LM";  // SEQ_CLS: of a classifier
 };
 
 // Rank and scale of one module's pair: its pattern where one matches as PEFT matches it, else the config's
@@ -47,7 +49,9 @@ struct AdapterPair {
 struct AdapterFile {
   AdapterConfig config;
   std::vector<AdapterPair> pairs;  // by module name
-  Json manifest;                   // nibble's own record beside it (nibble_manifest.json), or null
+  // What is saved whole, as the checkpoint calls it ("classifier.weight"). With it task_type is SEQ_CLS.
+  std::vector<std::pair<std::string, Tensor>> saved;
+  Json manifest;  // nibble's own record beside it (nibble_manifest.json), or null
 };
 
 // Errors: Error{path}: no such directory, missing file, a key that is not LoRA's, A without B, rank that

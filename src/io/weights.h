@@ -89,6 +89,11 @@ ModelFiles shapes_of(const std::string& path, Json config);
 // of (seed, name, place). hash() is that of config.json. Errors: Error{directory}: no config.json.
 ModelFiles random_model(const std::string& directory, uint64_t seed);
 
+// `weights` with values for what it lacks below these prefixes ("classifier."): as random_model() makes them.
+std::shared_ptr<const WeightSource> with_fresh_weights(std::shared_ptr<const WeightSource> weights,
+                                                       std::vector<std::string> prefixes, uint64_t seed,
+                                                       double deviation);
+
 // Where `sources` stands in the metadata of a safetensors file: hashes with a space between.
 inline constexpr const char* kSourcesKey = "nibble_sources";
 

@@ -19,5 +19,10 @@ std::unique_ptr<CausalModel> load_bloom(const io::ModelFiles& files, backend::St
                                         const nn::LoadOptions& options);
 std::unique_ptr<CausalModel> load_gpt2(const io::ModelFiles& files, backend::Stream& stream,
                                        const nn::LoadOptions& options);
+// Encoders: with a classification head, or bare, which gives hidden states alone.
+std::unique_ptr<CausalModel> load_bert(const io::ModelFiles& files, backend::Stream& stream,
+                                       const nn::LoadOptions& options);
+std::unique_ptr<CausalModel> load_roberta(const io::ModelFiles& files, backend::Stream& stream,
+                                          const nn::LoadOptions& options);
 
 }  // namespace nibble::models

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/rng.h"
 #include "models/blocks.h"
 #include "models/config_keys.h"
 #include "nn/mlp.h"
@@ -27,7 +28,10 @@ struct GptBlock {
   GptBlock(const nn::Loader& w, const GptConfig& c, int64_t layer)
       : residual(c.residual),
         attention_norm(norm_at(w, c, c.names.attention_norm)),
-        mlp_norm(norm_at(w, c, c.names.mlp_norm)) {
+        mlp_norm(norm_at(w, c, c.names.mlp_norm)),
+        dropout(c.hidden_dropout),
+        attention_dropout(stream_id(attention_norm.name() + ".dropout")),
+        mlp_dropout(stream_id(mlp_norm.name() + ".dropout")) {
     const GptNames& n = c.names;
     const auto square = [&](const std::string& path) {
       return (w / path).linear(c.width, c.width, c.attention_bias, c.stored);
@@ -45,6 +49,7 @@ struct GptBlock {
                       .kv_heads = c.heads,
                       .head_width = c.head_width,
                       .scale = c.scales[static_cast<size_t>(layer)],
+                      .causal = c.causal,
                       .alibi = c.alibi};
     mlp.up = (w / n.up).linear(c.width, c.feed_forward, c.mlp_bias, c.stored);
     mlp.down = (w / n.down).linear(c.feed_forward, c.width, c.mlp_bias, c.stored);
@@ -60,8 +65,11 @@ struct GptBlock {
         return ops::add(cx, a, mlp(cx, mlp_norm(cx, a)));
       }
       case Residual::kPostNorm: {
-        const Variable a = attention_norm(cx, ops::add(cx, h, attend(h)));
-        return mlp_norm(cx, ops::add(cx, a, mlp(cx, a)));
+        const auto drop = [&](const Variable& x, uint64_t stream) {
+          return ops::dropout(cx, x, dropout, stream);
+        };
+        const Variable a = attention_norm(cx, ops::add(cx, h, drop(attend(h), attention_dropout)));
+        return mlp_norm(cx, ops::add(cx, a, drop(mlp(cx, a), mlp_dropout)));
       }
       case Residual::kParallel: {
         const Variable a = ops::add(cx, h, attend(attention_norm(cx, h)));
@@ -78,6 +86,8 @@ struct GptBlock {
   nn::Norm attention_norm, mlp_norm;
   nn::SelfAttention attention;
   nn::Mlp mlp;
+  float dropout;  // of the sublayers' results, post-norm alone
+  uint64_t attention_dropout, mlp_dropout;
 };
 
 class Gpt : public CausalModel {
@@ -92,6 +102,10 @@ class Gpt : public CausalModel {
                     (w / n.positions).table("weight", config_.max_positions + config_.first_position, width)};
       modules_.add(positions_);
     }
+    if (config_.token_types > 0) {
+      types_ = {n.types, (w / n.types).table("weight", config_.token_types, width)};
+      modules_.add(types_);
+    }
     if (!n.embedding_norm.empty()) embedding_norm_ = norm_at(w, config_, n.embedding_norm);
     if (narrow != width) {
       project_in_ = (w / n.project_in).linear(narrow, width, false);
@@ -101,7 +115,8 @@ class Gpt : public CausalModel {
     blocks_.reserve(static_cast<size_t>(config_.layers));
     for (int64_t i = 0; i < config_.layers; ++i) blocks_.emplace_back(w / n.blocks / i, config_, i);
     if (!n.last_norm.empty()) last_norm_ = norm_at(w, config_, n.last_norm);
-    if (!config_.tied_head)
+    if (!config_.causal) classifier_ = {w, config_.classifier, width};
+    if (!config_.tied_head && !n.head.empty())
       head_ = nn::Linear(n.head, (w / n.head).table("weight", config_.vocab, narrow), Tensor());
     list_modules();
   }
@@ -109,21 +124,29 @@ class Gpt : public CausalModel {
   const ModelConfig& config() const override { return config_; }
 
   Variable forward(Context& cx, const nn::SequenceInput& input, nn::KvCache* cache) const override {
+    require(cache == nullptr || config_.causal, config_.family,
+            "reads whole sequences; it cannot write one token after another");
     const Tensor cos_sin = rope_ ? rope_->covering(input.positions) : Tensor();
     Variable h = embedding_.embed(cx, input.ids);
     if (project_in_.defined()) h = project_in_(cx, h);
     if (!config_.names.positions.empty())
       h = ops::add(cx, h, positions_.embed(cx, rows_of(cx, input.positions)));
+    if (config_.token_types > 0) h = ops::add(cx, h, types_.embed(cx, types_of(cx, input)));
     if (embedding_norm_.defined()) h = embedding_norm_(cx, h);
+    h = ops::dropout(cx, h, config_.hidden_dropout, stream_id(config_.names.embedding + ".dropout"));
     h = run_blocks(cx, "gpt_block", config_.layers, cache, h,
                    [this, cos_sin, input, cache](Context& c, const Variable& x, int64_t i) {
                      return blocks_[static_cast<size_t>(i)](c, x, cos_sin, input, cache, i);
                    });
     if (last_norm_.defined()) h = last_norm_(cx, h);
+    if (classifier_.defined()) return classifier_.pool(cx, h, input.segments);
     return project_out_.defined() ? project_out_(cx, h) : h;
   }
 
   ops::LinearArgs head(const Context& cx, int64_t tokens) const override {
+    if (classifier_.defined()) return classifier_.args(cx, tokens);
+    require(config_.tied_head || head_.defined(), config_.family,
+            "is an encoder without a head: it gives hidden states alone; train it on a task first");
     return config_.tied_head ? embedding_.as_head() : head_.args(cx, tokens);
   }
 
@@ -145,6 +168,15 @@ class Gpt : public CausalModel {
     }
     add_norm(last_norm_);
     modules_.add_defined(head_);
+    classifier_.list(modules_);
+  }
+
+  // Rows of the table of token types: those given, else all of the first.
+  Tensor types_of(Context& cx, const nn::SequenceInput& input) const {
+    if (input.types.defined()) return input.types;
+    Tensor types = cx.empty({input.tokens()}, kI32, "token types");
+    if (types.raw() != nullptr) std::fill_n(types.data<int32_t>(), types.numel(), 0);
+    return types;
   }
 
   // Rows of the table of learned positions.
@@ -163,11 +195,12 @@ class Gpt : public CausalModel {
 
   GptConfig config_;
   mutable std::optional<nn::RopeTable> rope_;  // grows with the longest sequence seen
-  nn::Table embedding_, positions_;
+  nn::Table embedding_, positions_, types_;
   nn::Linear project_in_, project_out_;
   nn::Norm embedding_norm_, last_norm_;
   std::vector<GptBlock> blocks_;
   nn::Linear head_;  // untied only
+  ClassificationHead classifier_;
 };
 
 }  // namespace

@@ -1,9 +1,10 @@
-// What GPT-2, GPT-NeoX, OPT and BLOOM share: blocks of attention and a plain feed-forward behind LayerNorms.
-// They differ in where positions come from, in how the residual runs, in fused products and in names; a
-// family's file fills in a GptConfig.
+// What GPT-2, GPT-NeoX, OPT, BLOOM, BERT and RoBERTa share: blocks of attention and a plain feed-forward with
+// LayerNorms. They differ in where positions come from, in how the residual runs, in fused products, in which
+// tokens see which, in what stands behind the last block and in names; a family's file fills in a GptConfig.
 #pragma once
 #include <optional>
 
+#include "models/classifier.h"
 #include "models/model.h"
 #include "nn/attention.h"
 #include "nn/rope_table.h"
@@ -13,15 +14,15 @@ namespace nibble::models {
 // With n1, n2 the norms before (or after) attention and feed-forward:
 enum class Residual : uint8_t {
   kPreNorm,      // h += attention(n1(h));  h += mlp(n2(h))
-  kPostNorm,     // h = n1(h + attention(h));  h = n2(h + mlp(h))                        (OPT-350m)
+  kPostNorm,     // h = n1(h + attention(h));  h = n2(h + mlp(h))                  (OPT-350m, BERT)
   kParallel,     // h += attention(n1(h)) + mlp(n2(h))                                   (GPT-NeoX)
   kNormedInput,  // x = n1(h), h = x + attention(x);  x = n2(h), h = x + mlp(x)          (BLOOM, an option)
 };
 
 // Paths in the checkpoint, those of a block relative to it. Empty: the family has no such module.
 struct GptNames {
-  std::string embedding = "", positions = "", embedding_norm = "", project_in = "", project_out = "",
-              blocks = "", last_norm = "", head = "";
+  std::string embedding = "", positions = "", types = "", embedding_norm = "", project_in = "",
+              project_out = "", blocks = "", last_norm = "", head = "";
   std::string attention_norm = "", mlp_norm = "", q = "", k = "", v = "", qkv = "", o = "", up = "",
               down = "";
 };
@@ -41,6 +42,12 @@ struct GptConfig : ModelConfig {
   bool alibi = false;
   int64_t first_position = 0;
   std::vector<float> scales;  // of each layer's scores
+  // Encoders: every token sees its whole sequence, a table of `token_types` rows is added to the embedding,
+  // and in training the embedding and the sublayers' results drop out (post-norm alone).
+  bool causal = true;
+  int64_t token_types = 0;
+  float hidden_dropout = 0;
+  ClassifierConfig classifier;  // of an encoder, instead of a language model's head
 };
 
 std::unique_ptr<CausalModel> make_gpt(const nn::Loader& weights, GptConfig config);

@@ -37,16 +37,7 @@ double CausalModel::flops_per_token() const {
 
 std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream,
                                         const nn::LoadOptions& options) {
-  const auto names = json_get<std::vector<std::string>>(files.config, "architectures", {}, files.path);
-  const auto type = json_get<std::string>(files.config, "model_type", "", files.path);
-  for (const Family& family : families())
-    if (names.empty() ? family.model_type == type : family.architecture == names[0])
-      return family.load(files, stream, options);
-  std::string known;
-  for (const Family& family : families())
-    known += (known.empty() ? "" : ", ") + std::string(family.architecture);
-  const std::string wanted = names.empty() ? type : names[0];
-  fail(files.path, "the architecture \"{}\" is not known; known are {}", wanted, known);
+  return family_of(files.config, files.path).load(files, stream, options);
 }
 
 }  // namespace nibble::models

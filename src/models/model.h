@@ -1,5 +1,6 @@
-// A language model: what trainer, evaluation and generation see of it. One file per family (llama.cpp …), one
-// row each in registry.cpp under the architecture names of config.json.
+// A model: what trainer, evaluation and generation see of it. One file per family (llama.cpp …), one row each
+// in registry.cpp under the architecture names of config.json. Most predict the next token; an encoder with a
+// head predicts a class or a score of each sequence (classifier.h).
 #pragma once
 #include <functional>
 #include <memory>
@@ -16,12 +17,19 @@ using autograd::Context;
 using autograd::Parameter;
 using autograd::Variable;
 
+// What the head gives: scores of the next token, scores of the classes of a sequence, or the one score of it.
+enum class Task : uint8_t { kCausalLm, kClassification, kRegression };
+
 struct ModelConfig {
   std::string family;  // "llama"
+  Task task = Task::kCausalLm;
+  int64_t labels = 0;  // classes, 1 for a score; 0: a causal model
   int64_t vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
   int64_t max_positions = 0;
   bool tied_head = false;
   Json source;  // config.json as read
+
+  int64_t outputs() const { return task == Task::kCausalLm ? vocab : labels; }  // of the head
 };
 
 class CausalModel {
@@ -32,15 +40,19 @@ class CausalModel {
   virtual ~CausalModel() = default;
   virtual const ModelConfig& config() const = 0;
 
-  // Final hidden states [T, D] (after the last norm). With a cache, keys and values are appended to it.
+  // Final hidden states [T, D] (after the last norm), of a classifier one row per sequence [n, D]: what
+  // `head` is applied to. With a cache, keys and values are appended to it.
   virtual Variable forward(Context& cx, const nn::SequenceInput& input, nn::KvCache* cache) const = 0;
-  // The output head as arguments of head_cross_entropy() and linear().
+  // The output head as arguments of head_cross_entropy() and linear(), for so many rows of hidden states.
   virtual ops::LinearArgs head(const Context& cx, int64_t tokens) const = 0;
   // Logits F32 [n, V] of the given rows of h (a tensor of row numbers, or undefined for all).
   Tensor logits(Context& cx, const Variable& h, const Tensor& rows) const;
 
   // Every Linear that can carry an adapter, in checkpoint order.
   void visit_linears(const nn::LinearVisitor& visit) const { modules_.visit_linears(visit); }
+  // The Linears of a task's head, which adapters' training trains whole (PEFT's modules_to_save); mostly
+  // none.
+  void visit_heads(const nn::LinearVisitor& visit) const { modules_.visit_heads(visit); }
   // Full fine-tuning: every weight becomes a parameter (tied ones once).
   void make_trainable(Allocator& allocator) { modules_.make_trainable(allocator); }
   void visit_parameters(const Modules::ParameterVisitor& visit) const { modules_.visit_parameters(visit); }

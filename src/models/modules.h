@@ -19,6 +19,8 @@ class Modules {
   void add(nn::Table& table) { tables_.push_back(&table); }
   void add(nn::Linear& linear) { linears_.push_back(&linear); }
   void add(nn::Norm& norm) { norms_.push_back(&norm); }
+  // Of a task's head: never an adapter's, trained whole beside them.
+  void add_head(nn::Linear& linear) { heads_.push_back(&linear); }
   // Those that the model has.
   template <class T>
   void add_defined(T& module) {
@@ -26,9 +28,10 @@ class Modules {
   }
 
   void visit_linears(const nn::LinearVisitor& visit) const;
+  void visit_heads(const nn::LinearVisitor& visit) const;
   // Every weight becomes a parameter.
   void make_trainable(Allocator& allocator) const;
-  // Tables, then linears, then norms.
+  // Tables, then linears, heads, norms.
   void visit_parameters(const ParameterVisitor& visit) const;
   // Under the checkpoint's names and, dense ones, in its row order.
   void visit_weights(const WeightVisitor& visit) const;
@@ -37,7 +40,7 @@ class Modules {
 
  private:
   std::vector<nn::Table*> tables_;
-  std::vector<nn::Linear*> linears_;
+  std::vector<nn::Linear*> linears_, heads_;
   std::vector<nn::Norm*> norms_;
 };
 

@@ -16,8 +16,11 @@ struct Family {
   std::string_view architecture;  // of "architectures"
   std::string_view model_type;    // of "model_type", for a config without architectures
   LoadFunction load;
+  std::string_view classifier = {};  // an encoder: its architecture with a head for whole sequences
 };
 
 std::span<const Family> families();
+// The row that a config.json names. Errors: Error{where} naming an unknown architecture and the known ones.
+const Family& family_of(const Json& config, const std::string& where);
 
 }  // namespace nibble::models

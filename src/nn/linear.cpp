@@ -37,6 +37,15 @@ Variable Linear::operator()(Context& cx, const Variable& x) const {
   return ops::linear(cx, x, args(cx, x.size(0)));
 }
 
+void Linear::assign(Tensor weight, Tensor bias) {
+  require(weight.shape() == weight_.shape && bias.defined() == bias_.defined() &&
+              (!bias.defined() || bias.shape() == bias_.shape()),
+          name_, "the values to take over are {}{}, the layer is {}", weight.shape().str(),
+          bias.defined() ? " with a bias" : "", weight_.shape.str());
+  weight_ = quant::dense_weight(std::move(weight));
+  if (bias.defined()) bias_ = Variable(std::move(bias));
+}
+
 void Linear::make_trainable(Allocator& allocator) {
   if (weight_parameter_.variable.defined()) return;
   const Tensor master = decode_master(weight_, allocator, "linear");

@@ -46,6 +46,9 @@ class Linear {
     return it == adapters_.end() ? nullptr : &it->second;
   }
 
+  // Other values of the same shapes, F32: a head that an adapter's file saves whole.
+  void assign(Tensor weight, Tensor bias);
+
   // Full fine-tuning: the dense weight (made F32 first) and the bias become parameters.
   void make_trainable(Allocator& allocator);
   Parameter* weight_parameter() {

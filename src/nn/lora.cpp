@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "base/text.h"
+#include "nn/table.h"
 
 namespace nibble::nn {
 namespace {
@@ -45,7 +46,8 @@ LoraPair make_pair(const AdapterConfig& config, const std::string& module, Tenso
 
 Tensor as_f32(const Tensor& t, Allocator& allocator, std::string_view name) {
   Tensor out = Tensor::empty(allocator, t.shape(), kF32, name);
-  if (out.raw() != nullptr) quant::decode_rows(quant::dense_weight(t), 0, t.size(0), out.data<float>());
+  const Tensor rows = t.shape().rank() == 1 ? t.reshape({1, t.numel()}) : t;
+  if (out.raw() != nullptr) quant::decode_rows(quant::dense_weight(rows), 0, rows.size(0), out.data<float>());
   return out;
 }
 
@@ -59,6 +61,28 @@ std::string known_names(const std::function<void(const LinearVisitor&)>& visit) 
   std::string all;
   for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
   return all;
+}
+
+// What the file saves whole, into the Linears it is of.
+void assign_heads(const std::function<void(const LinearVisitor&)>& heads, const io::AdapterFile& file,
+                  Allocator& allocator) {
+  size_t used = 0;
+  const auto saved = [&](const std::string& name) -> Tensor {
+    for (const auto& [key, value] : file.saved)
+      if (key == name) {
+        ++used;
+        return as_f32(value, allocator, "head");
+      }
+    fail("adapter", "saves no {}, which this model's head has; it was trained for another task", name);
+  };
+  if (heads)
+    heads([&](Linear& linear) {
+      Tensor weight = saved(linear.name() + ".weight");
+      linear.assign(std::move(weight), linear.has_bias() ? saved(linear.name() + ".bias") : Tensor());
+    });
+  require(used == file.saved.size(), "adapter",
+          "saves {} whole (modules_to_save), which this model does not train as a head",
+          file.saved.empty() ? "" : file.saved[0].first);
 }
 
 }  // namespace
@@ -108,7 +132,7 @@ int64_t attach_lora(const std::function<void(const LinearVisitor&)>& visit, cons
 }
 
 void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterFile& file,
-                    int id, Allocator& allocator) {
+                    int id, Allocator& allocator, const std::function<void(const LinearVisitor&)>& heads) {
   std::map<std::string, Linear*> linears;
   visit([&](Linear& linear) { linears[linear.name()] = &linear; });
   const auto check = [&](const io::AdapterPair& pair) -> Linear& {
@@ -125,13 +149,15 @@ void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, cons
   };
   for (const io::AdapterPair& pair : file.pairs) check(pair);  // all or none
   const MemoryGroup group(allocator, "adapter");
+  assign_heads(heads, file, allocator);
   for (const io::AdapterPair& pair : file.pairs)
     check(pair).set_adapter(id, make_pair(file.config, pair.module, as_f32(pair.a, allocator, "lora_A"),
                                           as_f32(pair.b, allocator, "lora_B")));
 }
 
 io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& visit,
-                             const AdapterConfig& config, int id) {
+                             const AdapterConfig& config, int id,
+                             const std::function<void(const LinearVisitor&)>& heads) {
   io::AdapterFile file;
   file.config = config;
   visit([&](Linear& linear) {
@@ -140,6 +166,13 @@ io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& vi
     file.pairs.push_back({linear.name(), pair->a.variable.value(), pair->b.variable.value()});
     if (linear.stored() == Stored::kInOut) file.config.fan_in_fan_out = true;
   });
+  if (heads)
+    heads([&](Linear& linear) {
+      file.saved.emplace_back(linear.name() + ".weight",
+                              decode_master(linear.weight(), host_allocator(), "head"));
+      if (linear.has_bias()) file.saved.emplace_back(linear.name() + ".bias", linear.bias());
+    });
+  if (!file.saved.empty()) file.config.task_type = "SEQ_CLS";
   return file;
 }
 

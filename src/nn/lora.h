@@ -25,13 +25,16 @@ bool is_output_head(const std::string& module);
 int64_t attach_lora(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterConfig& config,
                     int id, uint64_t seed, Allocator& allocator);
 
-// Attaches an adapter read from a file. Errors: a module the model does not have or a shape that differs (an
-// adapter of another model), pairs missing for none.
+// Attaches an adapter read from a file. `heads` are the Linears that adapters save whole: they take the
+// values of the file. Errors: a module the model does not have or a shape that differs (an adapter of another
+// model), pairs missing for none, a head whose values are missing.
 void attach_adapter(const std::function<void(const LinearVisitor&)>& visit, const io::AdapterFile& file,
-                    int id, Allocator& allocator);
+                    int id, Allocator& allocator,
+                    const std::function<void(const LinearVisitor&)>& heads = {});
 
-// The adapter as a file, in visiting order of modules.
+// The adapter as a file, in visiting order of modules, and the heads' values.
 io::AdapterFile adapter_file(const std::function<void(const LinearVisitor&)>& visit,
-                             const io::AdapterConfig& config, int id);
+                             const io::AdapterConfig& config, int id,
+                             const std::function<void(const LinearVisitor&)>& heads = {});
 
 }  // namespace nibble::nn

@@ -17,7 +17,7 @@ Tensor host_i32(Allocator& allocator, const Shape& shape, const std::vector<int3
 }  // namespace
 
 SequenceInput packed_input(Allocator& allocator, const std::vector<int32_t>& ids,
-                           const std::vector<int32_t>& lengths) {
+                           const std::vector<int32_t>& lengths, const std::vector<int32_t>& types) {
   int64_t total = 0;
   for (const int32_t n : lengths) {
     require(n > 0, "packed_input", "a sequence has {} tokens", n);
@@ -25,6 +25,8 @@ SequenceInput packed_input(Allocator& allocator, const std::vector<int32_t>& ids
   }
   const auto tokens = static_cast<int64_t>(ids.size());
   require(total == tokens, "packed_input", "the lengths add up to {} but there are {} tokens", total, tokens);
+  require(types.empty() || types.size() == ids.size(), "packed_input", "{} types of {} tokens", types.size(),
+          tokens);
   std::vector<int32_t> positions(ids.size()), segments;
   int32_t begin = 0;
   for (const int32_t n : lengths) {
@@ -34,7 +36,8 @@ SequenceInput packed_input(Allocator& allocator, const std::vector<int32_t>& ids
   }
   return {host_i32(allocator, {tokens}, ids, "input.ids"),
           host_i32(allocator, {tokens}, positions, "input.positions"),
-          host_i32(allocator, {static_cast<int64_t>(lengths.size()), 4}, segments, "input.segments")};
+          host_i32(allocator, {static_cast<int64_t>(lengths.size()), 4}, segments, "input.segments"),
+          types.empty() ? Tensor() : host_i32(allocator, {tokens}, types, "input.types")};
 }
 
 KvCache::KvCache(Allocator& allocator, int64_t layers, int64_t slots_, int64_t capacity_, int64_t kv_width,

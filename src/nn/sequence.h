@@ -8,16 +8,16 @@
 namespace nibble::nn {
 
 // One stream of T tokens. ids and positions I32 [T]; segments I32 [n, 4] as backend/kernels/attention.h reads
-// them.
+// them. types I32 [T], which text of a pair each token is of (BERT); undefined: all of the first.
 struct SequenceInput {
-  Tensor ids, positions, segments;
+  Tensor ids, positions, segments, types = {};
   int64_t tokens() const { return ids.size(0); }
 };
 
-// Builds it from lengths of sequences laid one after another (positions 0, 1, 2 … in each). On the meta
-// device only shapes are made.
+// Builds it from lengths of sequences laid one after another (positions 0, 1, 2 … in each); types may be
+// empty. On the meta device only shapes are made.
 SequenceInput packed_input(Allocator& allocator, const std::vector<int32_t>& ids,
-                           const std::vector<int32_t>& lengths);
+                           const std::vector<int32_t>& lengths, const std::vector<int32_t>& types = {});
 
 // Keys and values of sequences that are being generated: `slots` sequences of up to `capacity` tokens each.
 // Layout per layer: k, v [slots · capacity, G · K]; sequence s holds its first length[s] rows from s ·

@@ -4,6 +4,7 @@
 #include "backend/kernels/cross_entropy.h"
 #include "backend/kernels/elementwise.h"
 #include "backend/kernels/matmul.h"
+#include "backend/kernels/squared_error.h"
 #include "backend/weight_lease.h"
 #include "ops/check.h"
 #include "ops/lora_branch.h"
@@ -12,19 +13,29 @@
 namespace nibble::ops {
 namespace {
 
-constexpr const char* kOp = "head_cross_entropy";
+// What is made of a chunk of logits: the losses of its rows, and the gradient in the logits' place.
+struct RowLoss {
+  const char* op;
+  DType labels;
+  void (*kernel)(backend::Stream&, Tensor& logits, const Tensor& labels, float weight, bool gradient,
+                 Tensor& losses);
+};
 
 bool on_host(const Tensor& t) { return t.raw() != nullptr && t.device() == Device::kCpu; }
 
-void check_labels(const Tensor& rows, const Tensor& labels, int64_t tokens, int64_t vocab) {
-  require(rows.dtype() == kI32 && labels.dtype() == kI32 && rows.numel() == labels.numel(), kOp,
-          "rows {} and labels {} should be i32 of equal length", rows.shape(), labels.shape());
+void check_labels(const RowLoss& kind, const Tensor& rows, const Tensor& labels, int64_t tokens,
+                  int64_t vocab) {
+  require(rows.dtype() == kI32 && labels.dtype() == kind.labels && rows.numel() == labels.numel(), kind.op,
+          "rows {} and labels {} should be i32 and {} of equal length", rows.shape(), labels.shape(),
+          dtype_name(kind.labels));
   if (!on_host(rows) || !on_host(labels)) return;
-  const auto *r = rows.data<int32_t>(), *l = labels.data<int32_t>();
+  const auto* r = rows.data<int32_t>();
   for (int64_t i = 0; i < rows.numel(); ++i) {
-    require(r[i] >= 0 && r[i] < tokens && (i == 0 || r[i] > r[i - 1]), kOp,
+    require(r[i] >= 0 && r[i] < tokens && (i == 0 || r[i] > r[i - 1]), kind.op,
             "row {} is {}: rows should ascend within 0 … {}", i, r[i], tokens - 1);
-    require(l[i] >= -1 && l[i] < vocab, kOp, "label {} is {}, the vocabulary has {}", i, l[i], vocab);
+    if (kind.labels != kI32) continue;
+    const int32_t label = labels.data<int32_t>()[i];
+    require(label >= -1 && label < vocab, kind.op, "label {} is {}, the vocabulary has {}", i, label, vocab);
   }
 }
 
@@ -49,16 +60,13 @@ struct HeadBranch {
   std::optional<LoraBackward> backward;
 };
 
-}  // namespace
-
-HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
-                            const Tensor& labels, float weight, int64_t chunk_rows) {
-  const auto [tokens, width] = require_matrix(kOp, h.shape());
+HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
+                   const Tensor& labels, float weight, int64_t chunk_rows, const RowLoss& kind) {
+  const auto [tokens, width] = require_matrix(kind.op, h.shape());
   const int64_t vocab = head.weight->rows(), n = rows.numel(), capacity = std::min(chunk_rows, tokens);
-  require(head.weight->cols() == width, kOp, "h is {} but the head is {}", h.shape(),
-          head.weight->shape);
-  require(chunk_rows > 0, kOp, "chunks of {} rows", chunk_rows);
-  check_labels(rows, labels, tokens, vocab);
+  require(head.weight->cols() == width, kind.op, "h is {} but the head is {}", h.shape(), head.weight->shape);
+  require(chunk_rows > 0, kind.op, "chunks of {} rows", chunk_rows);
+  check_labels(kind, rows, labels, tokens, vocab);
 
   bool gradient = cx.differentiates({&h, &head.trainable, &head.bias});
   for (const LoraBranch& branch : head.lora) gradient = gradient || cx.differentiates({&branch.a, &branch.b});
@@ -101,7 +109,7 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
     if (head.softcap > 0) backend::softcap(stream, scores, head.softcap, scores);
     Tensor kept = capped ? capped.rows(0, m) : Tensor();
     if (kept) backend::accumulate(stream, scores, kept, false);
-    backend::cross_entropy(stream, scores, labels.rows(begin, begin + m), weight, gradient, token_losses);
+    kind.kernel(stream, scores, labels.rows(begin, begin + m), weight, gradient, token_losses);
     if (!gradient) continue;
     if (kept) backend::softcap_backward(stream, scores, kept, head.softcap, scores);
 
@@ -127,15 +135,39 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
   backend::sum_rows(stream, losses.reshape({n, 1}), loss, false);
   backend::scale(stream, loss, weight, loss, false);
   const double products = 1.0 + (wants_dh ? 1 : 0) + (head.trainable.requires_grad() ? 1 : 0);
-  cx.observe(kOp, false, loss, products * 2 * static_cast<double>(n * vocab) * static_cast<double>(width),
+  cx.observe(kind.op, false, loss, products * 2 * static_cast<double>(n * vocab) * static_cast<double>(width),
              static_cast<double>(head.weight->stored_bytes()) + 8.0 * static_cast<double>(n * vocab));
 
   Variable result = cx.result(loss, gradient);
   if (gradient)
-    cx.tape()->record(kOp, result, [dh, slot = h.slot()](Backward& back) {
+    cx.tape()->record(kind.op, result, [dh, slot = h.slot()](Backward& back) {
       if (dh) back.give(slot, dh, "head.dh");
     });
   return {result, losses};
+}
+
+}  // namespace
+
+HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
+                            const Tensor& labels, float weight, int64_t chunk_rows) {
+  constexpr RowLoss kKind{
+      "head_cross_entropy", kI32,
+      [](backend::Stream& stream, Tensor& logits, const Tensor& l, float w, bool gradient, Tensor& losses) {
+        backend::cross_entropy(stream, logits, l, w, gradient, losses);
+      }};
+  return head_loss(cx, h, head, rows, labels, weight, chunk_rows, kKind);
+}
+
+HeadLoss head_squared_error(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
+                            const Tensor& targets, float weight) {
+  constexpr RowLoss kKind{
+      "head_squared_error", kF32,
+      [](backend::Stream& stream, Tensor& scores, const Tensor& t, float w, bool gradient, Tensor& losses) {
+        backend::squared_error(stream, scores, t, w, gradient, losses);
+      }};
+  require(head.weight->rows() == 1, kKind.op, "the head gives {} scores where one is compared",
+          head.weight->rows());
+  return head_loss(cx, h, head, rows, targets, weight, h.size(0), kKind);
 }
 
 }  // namespace nibble::ops

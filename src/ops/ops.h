@@ -40,6 +40,9 @@ Variable gated(Context& cx, const Variable& gate, const Variable& up, Activation
 // Some columns of x, see backend/kernels/elementwise.h: q, k or v of a fused product.
 Variable columns(Context& cx, const Variable& x, const Columns& columns);
 
+// The given rows of x, ascending: I32 [n], constant.
+Variable rows(Context& cx, const Variable& x, const Tensor& which);
+
 // Inverted dropout; identity unless cx.training. `stream` names the layer.
 Variable dropout(Context& cx, const Variable& x, float p, uint64_t stream);
 
@@ -91,5 +94,8 @@ struct HeadLoss {
 };
 HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
                             const Tensor& labels, float weight, int64_t chunk_rows);
+// The same with a head of one output and targets F32 [n]: loss = weight · Σ_i (h[rows[i]] · w - targets[i])².
+HeadLoss head_squared_error(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
+                            const Tensor& targets, float weight);
 
 }  // namespace nibble::ops

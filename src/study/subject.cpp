@@ -5,6 +5,7 @@
 #include "data/dataset.h"
 #include "eval/generate.h"
 #include "io/peft_adapter.h"
+#include "models/classifier.h"
 #include "train/loading.h"
 
 namespace nibble::study {
@@ -12,13 +13,16 @@ namespace nibble::study {
 Subject::Subject(const train::Recipe& recipe, const std::string& run, std::optional<double> held_out_loss)
     : files_(io::open_model(!run.empty() && !recipe.lora() ? run : recipe.model)),
       held_out_loss_(held_out_loss) {
+  const bool adapted = !run.empty() && recipe.lora();
+  if (adapted) files_ = models::with_head_of(io::read_adapter(run), std::move(files_));
   tokenizer_ = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
   stream_ = std::make_unique<backend::Stream>(host_allocator());
   model_ = train::load_base(files_, recipe, *stream_);
   context_ = std::make_unique<autograd::Context>(*stream_, host_allocator(), train::compute_dtype(recipe));
-  if (run.empty() || !recipe.lora()) return;
+  if (!adapted) return;
   nn::attach_adapter([&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); },
-                     io::read_adapter(run), 0, host_allocator());
+                     io::read_adapter(run), 0, host_allocator(),
+                     [&](const nn::LinearVisitor& visit) { model_->visit_heads(visit); });
   context_->adapters = {{0, std::numeric_limits<int64_t>::max(), 0}};
 }
 

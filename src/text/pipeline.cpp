@@ -72,6 +72,7 @@ Pipeline::Pipeline(PipelineParts parts, const std::string& where) : parts_(std::
   eos = parts_.eos;
   unk = parts_.unk;
   pad = parts_.pad;
+  pair = std::move(parts_.pair);
   chat_template = std::move(parts_.chat_template);
   description = fmt::format("{}, {} tokens ({})", parts_.kind, show_count(spelling_.size()), parts_.source);
   raw_added_ = AddedTokens(parts_.added, false, parts_.normalizer.get());

@@ -31,6 +31,7 @@ struct PipelineParts {
   bool strips_leading_space = false;    // for those: whether a dummy prefix has to go
   bool strips_all_leading_space = false;
   std::optional<int32_t> bos, eos, unk, pad;
+  std::optional<PairTemplate> pair;
   std::string chat_template;
   std::string kind, source;  // the description's parts: \"byte-level BPE\", \"gguf\"
 };

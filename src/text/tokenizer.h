@@ -35,6 +35,13 @@ struct TokenSpan {
   size_t begin, end;
 };
 
+// What stands around texts that a model reads as wholes: before · a · after, or before · a · between · b · after
+// (BERT: [CLS] a [SEP] b [SEP]).
+struct PairTemplate {
+  std::vector<int32_t> before, between, after;
+  int32_t second_type = 0;  // token type of b and what follows it
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -54,6 +61,7 @@ class Tokenizer {
 
   // What the tokenizer's own configuration says; nullopt when it says nothing.
   std::optional<int32_t> bos, eos, unk, pad;
+  std::optional<PairTemplate> pair;  // from tokenizer.json's post-processor
   // The Jinja source of its chat template, or "" when it has none (tokenizer_config.json, chat_template.jinja, GGUF).
   std::string chat_template;
   // A few words on what it is, for `nibble inspect`: "byte-level BPE, 49,152 tokens (gguf)".

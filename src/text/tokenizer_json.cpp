@@ -43,7 +43,35 @@ std::vector<AddedToken> read_added(const Json& list, const std::string& where) {
   return added;
 }
 
-// The ids that a post-processor puts before and behind one text.
+// The special ids of a template, cut at the texts: before the first, between, behind the last. *last_type:
+// the token type of the last text.
+std::vector<std::vector<int32_t>> read_template(const Json& spec, const char* which, const std::string& where,
+                                                int32_t* last_type) {
+  const Json& table = member(spec, "special_tokens");
+  std::vector<std::vector<int32_t>> parts(1);
+  for (const Json& step : member(spec, which)) {
+    if (step.is_object() && step.contains("Sequence")) {
+      parts.emplace_back();
+      if (last_type != nullptr) {
+        const auto type = json_get<int64_t>(step["Sequence"], "type_id", 0, where);
+        require(type >= 0 && type < 256, where, "the template gives a text the type {}", type);
+        *last_type = static_cast<int32_t>(type);
+      }
+      continue;
+    }
+    const auto name = json_get<std::string>(member(step, "SpecialToken"), "id", where);
+    const Json& entry = member(table, name.c_str());
+    require(entry.is_object(), where, "the template's special token \"{}\" is not in its table", name);
+    for (const int64_t id : json_get<std::vector<int64_t>>(entry, "ids", where)) {
+      require(id >= 0 && id < Vocab::kMaxId, where, "the template's special token \"{}\" has id {}", name,
+              id);
+      parts.back().push_back(static_cast<int32_t>(id));
+    }
+  }
+  return parts;
+}
+
+// The ids that a post-processor puts before and behind one text, and around two.
 void read_post_processor(const Json& spec, PipelineParts& parts, const std::string& where, int depth = 0) {
   if (spec.is_null()) return;
   require(depth < 16, where, "the post-processors are nested too deeply");
@@ -62,28 +90,22 @@ void read_post_processor(const Json& spec, PipelineParts& parts, const std::stri
       require(id >= 0 && id < Vocab::kMaxId, where, "the post-processor's \"{}\" has id {}", key, id);
       return static_cast<int32_t>(id);
     };
-    parts.prefix.insert(parts.prefix.begin(), id_of("cls"));
-    parts.suffix.push_back(id_of("sep"));
+    const int32_t cls = id_of("cls"), sep = id_of("sep");
+    parts.prefix.insert(parts.prefix.begin(), cls);
+    parts.suffix.push_back(sep);
+    const bool roberta = type == "RobertaProcessing";  // two separators, one token type
+    parts.pair = PairTemplate{{cls}, std::vector<int32_t>(roberta ? 2 : 1, sep), {sep}, roberta ? 0 : 1};
     return;
   }
   require(type == "TemplateProcessing", where, "the post-processor \"{}\" is not known", type);
-  const Json& table = member(spec, "special_tokens");
-  bool behind = false;
-  std::vector<int32_t> prefix, suffix;
-  for (const Json& step : member(spec, "single")) {
-    if (step.is_object() && step.contains("Sequence")) {
-      behind = true;
-      continue;
-    }
-    const auto name = json_get<std::string>(member(step, "SpecialToken"), "id", where);
-    const Json& entry = member(table, name.c_str());
-    require(entry.is_object(), where, "the template's special token \"{}\" is not in its table", name);
-    for (const int64_t id : json_get<std::vector<int64_t>>(entry, "ids", where)) {
-      require(id >= 0 && id < Vocab::kMaxId, where, "the template's special token \"{}\" has id {}", name,
-              id);
-      (behind ? suffix : prefix).push_back(static_cast<int32_t>(id));
-    }
-  }
+  const std::vector<std::vector<int32_t>> single = read_template(spec, "single", where, nullptr);
+  const std::vector<int32_t>& prefix = single.front();
+  std::vector<int32_t> suffix;
+  for (size_t i = 1; i < single.size(); ++i) suffix.insert(suffix.end(), single[i].begin(), single[i].end());
+  int32_t type_of_last = 0;
+  if (spec.contains("pair") && spec["pair"].is_array())
+    if (const auto both = read_template(spec, "pair", where, &type_of_last); both.size() == 3)
+      parts.pair = PairTemplate{both[0], both[1], both[2], type_of_last};
   parts.prefix.insert(parts.prefix.begin(), prefix.begin(), prefix.end());
   parts.suffix.insert(parts.suffix.end(), suffix.begin(), suffix.end());
 }

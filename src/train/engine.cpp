@@ -70,7 +70,7 @@ void Engine::forget_gradients() {
 }
 
 double Engine::train_micro(const data::MicroBatch& batch, int64_t step, size_t micro, float weight) {
-  if (batch.labels.empty()) return 0;
+  if (batch.trained() == 0) return 0;
   train_arena_->begin_step();
   // With the seed this names the dropout of (step, micro-batch); accumulation is at most 65,535.
   train_cx_->step = (static_cast<uint64_t>(step) << 16) | micro;
@@ -129,7 +129,7 @@ std::optional<double> Engine::evaluate(const std::vector<data::MicroBatch>& batc
   double sum = 0;
   int64_t trained = 0;
   for (const data::MicroBatch& batch : batches) {
-    if (batch.labels.empty()) continue;
+    if (batch.trained() == 0) continue;
     if (interrupted()) return std::nullopt;
     eval_arena_->begin_step();
     const MicroResult result =
@@ -153,7 +153,8 @@ RunState Engine::load(const std::string& checkpoint) {
 void Engine::export_to(const std::string& directory, const Json& manifest) {
   if (prepared_.recipe.lora()) {
     io::AdapterFile file = nn::adapter_file(
-        [&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter_config_, kAdapter);
+        [&](const nn::LinearVisitor& visit) { model_->visit_linears(visit); }, adapter_config_, kAdapter,
+        [&](const nn::LinearVisitor& visit) { model_->visit_heads(visit); });
     file.manifest = manifest;
     // Written inside, then moved up: a killed process leaves nothing beside the directory, and in it only
     // what remove_leftovers() knows by its name.

@@ -27,6 +27,7 @@ std::string examples_hash(const std::vector<data::EncodedExample>& examples, con
     all.append(reinterpret_cast<const char*>(&n), sizeof n);
     all.append(reinterpret_cast<const char*>(example.ids.data()), example.ids.size() * sizeof(int32_t));
     all.append(reinterpret_cast<const char*>(example.train.data()), example.train.size());
+    if (example.label) all += fmt::format("{} {}", *example.label, example.second_begin);
   }
   return hash_text(all);
 }

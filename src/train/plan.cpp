@@ -25,7 +25,7 @@ ArenaPlan dry_run(const models::CausalModel& model, const Recipe& recipe, const 
   cx.checkpointing = checkpointing;
   cx.observer = &cost;
   allocator->ledger().start_recording();
-  run_micro(model, cx, largest_micro(shape), pass, 1.0f, recipe.lora());
+  run_micro(model, cx, largest_micro(shape, model.config().task), pass, 1.0f, recipe.lora());
   ArenaPlan plan = plan_arena(allocator->ledger().stop_recording());
   if (logits != nullptr)
     for (const auto& [name, bytes] : allocator->ledger().names_peak())
@@ -50,11 +50,12 @@ int64_t workspace_bytes(models::CausalModel& model, const StepShape& shape, DTyp
       product(out, in, shape.tokens, kF32);
     }
   });
-  const int64_t rows = std::min(head_chunk_rows(config.vocab), shape.tokens);
-  product(rows, config.vocab, config.width, kF32);
-  product(rows, config.width, config.vocab, compute);
+  const int64_t outputs = config.outputs(), rows = std::min(head_chunk_rows(outputs), shape.tokens);
+  product(rows, outputs, config.width, kF32);
+  product(rows, config.width, outputs, compute);
   all.include(backend::cpu_attention_workspace(
       shape.tokens, shape.sequences, {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width}));
+  model.visit_heads([&](const nn::Linear& head) { product(head.out_features(), head.in_features(), shape.sequences, kF32); });
   return all.bytes();
 }
 
@@ -86,7 +87,9 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   make_trainable(*model, recipe, *allocator);
   const std::vector<autograd::Parameter*> parameters = trainable_parameters(*model, recipe, *allocator);
   for (const autograd::Parameter* parameter : parameters) plan.trainable += parameter->variable.value().numel();
-  const int64_t base = model->weight_bytes() - scales;
+  int64_t base = model->weight_bytes() - scales;
+  if (recipe.lora())  // a head that is trained counts among what is trained
+    model->visit_heads([&](nn::Linear& head) { base -= 4 * (head.weight().numel() + (head.has_bias() ? head.out_features() : 0)); });
   OptimizerOptions options = optimizer_options(recipe);
   const Optimizer optimizer(parameters, options, *allocator);
 

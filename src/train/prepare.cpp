@@ -8,7 +8,9 @@
 #include "base/process.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "data/glue.h"
 #include "io/peft_adapter.h"
+#include "models/classifier.h"
 #include "train/loading.h"
 
 namespace nibble::train {
@@ -22,6 +24,40 @@ void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_
               vocab);
 }
 
+models::ModelConfig model_config(const io::ModelFiles& files, const Recipe& recipe) {
+  const auto allocator = make_meta_allocator();
+  backend::Stream stream(*allocator);
+  return load_base(files, recipe, stream)->config();
+}
+
+// Does the model read whole texts and classify them? Where the recipe does not say, the model does.
+void settle_task(Recipe& recipe, const Json& config) {
+  const bool encoder = models::is_encoder(config), found = recipe.task == "auto";
+  if (encoder && recipe.task == "causal_lm")
+    throw UsageError("task", "causal_lm needs a model that writes; " + recipe.model +
+                                 " is an encoder, for classification or regression");
+  if (!encoder && recipe.classifies())
+    throw UsageError("task",
+                     recipe.task + " needs an encoder (BERT, RoBERTa); " + recipe.model + " predicts tokens");
+  if (found) recipe.task = encoder ? "classification" : "causal_lm";
+  if (recipe.classifies() && !recipe.was_given("packing") && (found || recipe.was_given("task")))
+    recipe.packing = false;
+}
+
+// The encoder with the head that the data's task needs.
+void add_head(Prepared& prepared, Recipe& recipe, bool task_was_found) {
+  const data::GlueTask& task = data::glue_task(prepared.dataset.task);
+  if (task_was_found) recipe.task = task.scores() ? "regression" : "classification";
+  if (task.scores() != (recipe.task == "regression"))
+    throw UsageError("task",
+                     fmt::format("{} has {}; set task to {}", task.name, task.scores() ? "scores" : "classes",
+                                 task.scores() ? "regression" : "classification"));
+  prepared.files = models::as_classifier(std::move(prepared.files),
+                                         std::max<int64_t>(1, static_cast<int64_t>(task.labels.size())),
+                                         static_cast<uint64_t>(recipe.seed), task.labels);
+  prepared.config = model_config(prepared.files, recipe);
+}
+
 // Checks the recipe and opens the model; no data yet.
 Prepared open_base(Recipe& recipe) {
   check_recipe(recipe);
@@ -33,9 +69,7 @@ Prepared open_base(Recipe& recipe) {
                        : io::open_model(recipe.model);
   if (!recipe.adapter.empty())
     io::require_same_base(io::read_adapter(recipe.adapter), recipe.adapter, prepared.files);
-  const auto allocator = make_meta_allocator();
-  backend::Stream stream(*allocator);
-  prepared.config = load_base(prepared.files, recipe, stream)->config();
+  prepared.config = model_config(prepared.files, recipe);
   return prepared;
 }
 
@@ -71,6 +105,8 @@ int64_t Prepared::total_steps(const data::StepStream& stream) const {
 
 Prepared prepare(Recipe recipe) {
   Prepared prepared = open_base(recipe);
+  const bool task_was_found = recipe.task == "auto";
+  settle_task(recipe, prepared.files.config);
   prepared.tokenizer = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
   const data::Encoder encoder(prepared.tokenizer, data::training_template(*prepared.tokenizer),
                               recipe.split_special_tokens);
@@ -84,8 +120,10 @@ Prepared prepare(Recipe recipe) {
   options.context = prepared.config.max_positions;
   options.overlong = data::parse_overlong(recipe.overlong);
   options.train_on_source = recipe.train_on_source;
+  options.classify = recipe.classifies();
   options.seed = static_cast<uint64_t>(recipe.seed);
   prepared.dataset = data::load_dataset(options, encoder);
+  if (recipe.classifies()) add_head(prepared, recipe, task_was_found);
   require_known_ids(prepared.dataset.train, prepared.config.vocab);
   require_known_ids(prepared.dataset.eval, prepared.config.vocab);
   prepared.recipe = std::move(recipe);
@@ -98,6 +136,11 @@ Prepared prepare_synthetic(Recipe recipe) {
   recipe.data = {{.path = "synthetic"}};
   if (recipe.max_seq_length == 0) recipe.max_seq_length = 512;
   Prepared prepared = open_base(recipe);
+  settle_task(recipe, prepared.files.config);
+  if (recipe.classifies()) {
+    prepared.files = models::as_classifier(std::move(prepared.files), 2, static_cast<uint64_t>(recipe.seed));
+    prepared.config = model_config(prepared.files, recipe);
+  }
   const Rng rng(static_cast<uint64_t>(recipe.seed), stream_id("synthetic"));
   const int64_t length = recipe.max_seq_length;
   for (int64_t i = 0; i < recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps; ++i) {
@@ -107,6 +150,7 @@ Prepared prepare_synthetic(Recipe recipe) {
       example.ids.push_back(static_cast<int32_t>(u * static_cast<float>(prepared.config.vocab)));
       example.train.push_back(t > 0);
     }
+    if (recipe.classifies()) example.label = i % 2;
     prepared.dataset.train.push_back(std::move(example));
     prepared.dataset.train_weights.push_back(1);
   }
@@ -127,11 +171,13 @@ std::string show_gate(const Prepared& prepared, bool colour) {
   std::string text;
   for (const auto& file : report.files)
     text += fmt::format("data    {}: {}, {} examples\n", file.path, file.format, show_count(file.examples));
-  text += fmt::format(
-      "        {} examples to train on, {} held out; {} tokens, {} of them trained; sequences of {}\n",
-      show_count(static_cast<int64_t>(prepared.dataset.train.size())),
-      show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens),
-      show_count(trained), show_count(report.max_seq_length));
+  text +=
+      fmt::format("        {} examples to train on, {} held out; {} tokens, {} {}; sequences of {}\n",
+                  show_count(static_cast<int64_t>(prepared.dataset.train.size())),
+                  show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens),
+                  show_count(trained),
+                  prepared.recipe.classifies() ? "labels (" + prepared.dataset.task + ")" : "of them trained",
+                  show_count(report.max_seq_length));
   const std::pair<int64_t, const char*> counts[] = {{report.overlong, "over-long"},
                                                     {report.truncated, "truncated"},
                                                     {report.source_cut, "prompts cut"},

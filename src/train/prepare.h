@@ -28,7 +28,8 @@ struct Prepared {
   int64_t total_steps(const data::StepStream& stream) const;
 };
 
-// Reads and checks; sets the number of threads. Errors: everything of its parts; ids outside the model's vocabulary.
+// Reads and checks; settles the task (recipe.task is none of auto afterwards), for which an encoder gets a head of as many
+// labels as the data's task has, by the recipe's seed; sets the number of threads. Errors: everything of its parts; ids outside the model's vocabulary.
 Prepared prepare(Recipe recipe);
 
 // The same without data: one step's worth of random tokens, every sequence max_seq_length long (512 where it is

@@ -29,6 +29,7 @@ struct Recipe {
   bool double_quant = true;
   int64_t block_size = 64;
   // method
+  std::string task = "auto";
   std::string init = "weights";
   std::string method = "lora";
   int64_t lora_r = 16;
@@ -81,6 +82,8 @@ struct Recipe {
   std::set<std::string> given;  // keys that somebody wrote, in a file or on the command line
 
   bool lora() const { return method == "lora"; }
+  // Is a label of each whole text learned? Settled by prepare().
+  bool classifies() const { return task == "classification" || task == "regression"; }
   bool was_given(std::string_view key) const { return given.count(std::string(key)) > 0; }
 };
 

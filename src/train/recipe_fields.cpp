@@ -37,6 +37,10 @@ const Field kFields[] = {
 
     {"method", "Method", kChoice, &Recipe::method, kMust,
      "lora trains adapters over the frozen base; full trains every weight (quantize must be none).", 0, 0, "lora|full"},
+    {"task", "Method", kChoice, &Recipe::task, kMust,
+     "What is learned: causal_lm the next token; classification or regression a label of each text, by an encoder (BERT, RoBERTa) on GLUE's "
+     "tasks, whose head is trained whole. auto looks at model and data. A classifier takes one example a sequence where packing is not given.",
+     0, 0, "auto|causal_lm|classification|regression"},
     {"init", "Method", kChoice, &Recipe::init, kMust,
      "weights starts from the model's own; random trains from nothing: model is then a directory with config.json and a tokenizer, and method "
      "full.",

@@ -209,7 +209,8 @@ void Run::evaluate(int64_t step, double epoch) {
   const EvalMetrics metrics{step, epoch, *loss};
   metrics_->add(metrics);
   result_.evals.push_back(metrics);
-  display_.text(fmt::format("held out at step {}: loss {:.4f}, perplexity {:.3f}", step, *loss, std::exp(*loss)));
+  const std::string perplexity = recipe_.classifies() ? "" : fmt::format(", perplexity {:.3f}", std::exp(*loss));
+  display_.text(fmt::format("held out at step {}: loss {:.4f}{}", step, *loss, perplexity));
   if (state_.best_step == 0 || *loss < state_.best_loss) {
     state_.best_step = step;
     state_.best_loss = *loss;

@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace nibble::train {
 namespace {
@@ -16,10 +17,19 @@ class UseTape {
   Context& cx_;
 };
 
-Tensor int_tensor(Context& cx, const std::vector<int32_t>& values, const char* name) {
-  Tensor t = cx.empty({static_cast<int64_t>(values.size())}, kI32, name);
-  if (t.raw() != nullptr) std::copy(values.begin(), values.end(), t.data<int32_t>());
+template <class T>
+Tensor tensor_of(Context& cx, const std::vector<T>& values, DType dtype, const char* name) {
+  Tensor t = cx.empty({static_cast<int64_t>(values.size())}, dtype, name);
+  if (t.raw() != nullptr) std::copy(values.begin(), values.end(), t.data<T>());
   return t;
+}
+
+// Hidden states are let go of here, before backward begins.
+ops::HeadLoss head_loss(Context& cx, const models::CausalModel& model, autograd::Variable h, const Tensor& rows, const Tensor& labels,
+                        float weight) {
+  const ops::LinearArgs head = model.head(cx, h.size(0));
+  if (labels.dtype() == kF32) return ops::head_squared_error(cx, h, head, rows, labels, weight);
+  return ops::head_cross_entropy(cx, h, head, rows, labels, weight, head_chunk_rows(model.config().outputs()));
 }
 
 }  // namespace
@@ -49,6 +59,8 @@ io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recip
   }
   const MemoryGroup group(allocator, "adapter");
   const auto visit = [&](const nn::LinearVisitor& visitor) { model.visit_linears(visitor); };
+  const auto heads = [&](const nn::LinearVisitor& visitor) { model.visit_heads(visitor); };
+  const auto train_heads = [&] { heads([&](nn::Linear& head) { head.make_trainable(allocator); }); };
   if (recipe.adapter.empty()) {
     config.r = recipe.lora_r;
     config.lora_alpha = recipe.lora_alpha;
@@ -57,6 +69,7 @@ io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recip
     config.target_modules = recipe.target_modules;
     config.base_model = recipe.model;
     nn::attach_lora(visit, config, kAdapter, static_cast<uint64_t>(recipe.seed), allocator);
+    train_heads();
     return config;
   }
   const io::AdapterFile file = io::read_adapter(recipe.adapter);
@@ -64,21 +77,27 @@ io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recip
   if (allocator.device() == Device::kMeta)
     nn::attach_lora(visit, config, kAdapter, 0, allocator);
   else
-    nn::attach_adapter(visit, file, kAdapter, allocator);
+    nn::attach_adapter(visit, file, kAdapter, allocator, heads);
+  train_heads();
   return config;
 }
 
 std::vector<autograd::Parameter*> trainable_parameters(models::CausalModel& model, const Recipe& recipe, Allocator& allocator) {
   std::vector<autograd::Parameter*> parameters;
-  if (recipe.lora())
+  if (recipe.lora()) {
     model.visit_linears([&](nn::Linear& linear) {
       if (nn::LoraPair* pair = linear.adapter(kAdapter)) {
         parameters.push_back(&pair->a);
         parameters.push_back(&pair->b);
       }
     });
-  else
+    model.visit_heads([&](nn::Linear& head) {
+      for (autograd::Parameter* parameter : {head.weight_parameter(), head.bias_parameter()})
+        if (parameter != nullptr) parameters.push_back(parameter);
+    });
+  } else {
     model.visit_parameters([&](autograd::Parameter& parameter) { parameters.push_back(&parameter); });
+  }
   require(!parameters.empty(), "train", "nothing is trainable: target_modules matched no linear layer");
   for (autograd::Parameter* parameter : parameters) autograd::allocate_grad(*parameter, allocator);
   return parameters;
@@ -89,12 +108,18 @@ int64_t head_chunk_rows(int64_t vocab) {
   return std::clamp<int64_t>(kBytes / (4 * std::max<int64_t>(vocab, 1)) / 32 * 32, 32, 512);
 }
 
-data::MicroBatch largest_micro(const StepShape& shape) {
+data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {
   data::MicroBatch batch;
   batch.ids.assign(static_cast<size_t>(shape.tokens), 0);
-  batch.labels.assign(static_cast<size_t>(shape.tokens), 0);
-  batch.label_rows.resize(static_cast<size_t>(shape.tokens));
-  for (int64_t i = 0; i < shape.tokens; ++i) batch.label_rows[static_cast<size_t>(i)] = static_cast<int32_t>(i);
+  const bool whole = task != models::Task::kCausalLm;
+  const auto labels = static_cast<size_t>(whole ? shape.sequences : shape.tokens);
+  batch.labels.assign(labels, 0);
+  batch.label_rows.resize(labels);
+  std::iota(batch.label_rows.begin(), batch.label_rows.end(), 0);
+  if (whole) {
+    batch.targets.assign(labels, 0);
+    batch.types.assign(batch.ids.size(), 0);
+  }
   for (int64_t i = 0; i < shape.sequences; ++i) {
     const int64_t begin = i * shape.tokens / shape.sequences, end = (i + 1) * shape.tokens / shape.sequences;
     batch.lengths.push_back(static_cast<int32_t>(end - begin));
@@ -112,10 +137,11 @@ MicroResult run_micro(const models::CausalModel& model, Context& cx, const data:
   cx.adapters.clear();
   if (with_adapter) cx.adapters.push_back({0, tokens, kAdapter});
 
-  const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths);
-  const Tensor rows = int_tensor(cx, batch.label_rows, "label rows"), labels = int_tensor(cx, batch.labels, "labels");
-  const ops::HeadLoss head = ops::head_cross_entropy(cx, model.forward(cx, input, nullptr), model.head(cx, tokens), rows, labels, weight,
-                                                     head_chunk_rows(model.config().vocab));
+  const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths, batch.types);
+  const Tensor rows = tensor_of(cx, batch.label_rows, kI32, "label rows");
+  const bool scores = model.config().task == models::Task::kRegression;
+  const Tensor labels = scores ? tensor_of(cx, batch.targets, kF32, "targets") : tensor_of(cx, batch.labels, kI32, "labels");
+  const ops::HeadLoss head = head_loss(cx, model, model.forward(cx, input, nullptr), rows, labels, weight);
   if (pass == Pass::kTrain) {
     Tensor one = cx.empty({1}, kF32, "loss gradient");
     if (one.raw() != nullptr) one.data<float>()[0] = 1.0f;
@@ -123,7 +149,7 @@ MicroResult run_micro(const models::CausalModel& model, Context& cx, const data:
   }
 
   MicroResult result;
-  result.trained = static_cast<int64_t>(batch.labels.size());
+  result.trained = batch.trained();
   if (head.token_losses.raw() != nullptr)
     for (int64_t i = 0; i < result.trained; ++i) result.loss_sum += static_cast<double>(head.token_losses.data<float>()[i]);
   return result;
@@ -138,7 +164,7 @@ double step_flops(models::CausalModel& model, const Recipe& recipe, int64_t toke
       if (const nn::LoraPair* pair = linear.adapter(kAdapter))
         flops += 3 * 2 * t * static_cast<double>(pair->a.variable.value().numel() + pair->b.variable.value().numel());
     });
-  return flops + labels * passes * 2 * static_cast<double>(model.config().vocab * model.config().width);
+  return flops + labels * passes * 2 * static_cast<double>(model.config().outputs() * model.config().width);
 }
 
 }  // namespace nibble::train

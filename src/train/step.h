@@ -18,7 +18,8 @@ const char* checkpointing_name(Checkpointing policy);
 // The adapter that a run trains.
 inline constexpr int kAdapter = 0;
 
-// Makes the model trainable as the recipe says: a fresh adapter, the one under `adapter:`, or every weight.
+// Makes the model trainable as the recipe says: a fresh adapter, the one under `adapter:`, or every weight; beside an adapter
+// the head of a classifier.
 // Returns the adapter's configuration (empty for method full). On the meta device no values are read.
 io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recipe, Allocator& allocator);
 // The trainable parameters in checkpoint order, each with its gradient buffer.
@@ -34,7 +35,7 @@ struct StepShape {
 int64_t head_chunk_rows(int64_t vocab);
 
 struct MicroResult {
-  double loss_sum = 0;    // Σ -log p over trained tokens, added in order
+  double loss_sum = 0;    // Σ -log p over trained tokens (of a classifier sequences; or squared errors), added in order
   int64_t trained = 0;
 };
 // kTrain adds the gradients of weight · loss_sum to the parameters; kScore makes the loss alone, without dropout.
@@ -42,8 +43,8 @@ struct MicroResult {
 enum class Pass : uint8_t { kTrain, kScore };
 MicroResult run_micro(const models::CausalModel& model, Context& cx, const data::MicroBatch& batch, Pass pass, float weight,
                       bool with_adapter);
-// A micro-batch of that shape without content, every token a label, for the meta device.
-data::MicroBatch largest_micro(const StepShape& shape);
+// A micro-batch of that shape without content, every token (of a classifier: every sequence) with a label, for the meta device.
+data::MicroBatch largest_micro(const StepShape& shape, models::Task task = models::Task::kCausalLm);
 
 // FLOPs of the products of one optimizer step: tokens through the linears (forward, input gradients; with method full weight
 // gradients), the adapters, the head where a label is. Recomputation and attention do not count: they are what a limit

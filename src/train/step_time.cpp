@@ -23,13 +23,15 @@ void StepCost::on_op(const char* name, bool, const Tensor&, double flops, double
   const std::string_view op = name;
   if (op == "attention")
     attention_ += flops;
-  else if (op == "linear" || op == "head_cross_entropy")
+  else if (op == "linear" || op == "head_cross_entropy" || op == "head_squared_error")
     products_ += flops;
   else
     bytes_ += bytes;
 }
 
-void StepCost::add_update(double trainable, double state_bytes) { bytes_ += trainable * 12 + 2 * state_bytes; }
+void StepCost::add_update(double trainable, double state_bytes) {
+  bytes_ += trainable * 12 + 2 * state_bytes;
+}
 
 void StepCost::repeat(int64_t times) {
   for (double* part : {&products_, &attention_, &bytes_}) *part *= static_cast<double>(times);
@@ -37,7 +39,8 @@ void StepCost::repeat(int64_t times) {
 
 double StepCost::seconds(const MachineSpeed& speed) const {
   const double flops = std::max(speed.products, 1.0), bandwidth = std::max(speed.bandwidth, 1.0);
-  return products_ / (kProductShare * flops) + attention_ / (kAttentionShare * flops) + bytes_ / (kMemoryShare * bandwidth);
+  return products_ / (kProductShare * flops) + attention_ / (kAttentionShare * flops) +
+         bytes_ / (kMemoryShare * bandwidth);
 }
 
 }  // namespace nibble::train

@@ -178,6 +178,10 @@ std::pair<double, double> activated(Activation f, double z) {
       return {z * phi, phi + z * density};
     case Activation::kGeluTanh:
       return {z / 2 * (1 + t), (1 + t) / 2 + z / 2 * (1 - t * t) * a * (1 + 3 * 0.044715 * z * z)};
+    case Activation::kTanh: {
+      const double y = std::tanh(z);
+      return {y, 1 - y * y};
+    }
     case Activation::kSilu:
       break;
   }
@@ -187,8 +191,8 @@ std::pair<double, double> activated(Activation f, double z) {
 TEST(Elementwise, ActivationsFollowTheirFormulas) {
   Stream stream(host_allocator());
   on_every_case([&](int64_t n, DType tx, DType to, DType ty) {
-    for (const Activation f :
-         {Activation::kRelu, Activation::kGelu, Activation::kGeluTanh, Activation::kSilu}) {
+    for (const Activation f : {Activation::kRelu, Activation::kGelu, Activation::kGeluTanh, Activation::kSilu,
+                               Activation::kTanh}) {
       SCOPED_TRACE(static_cast<int>(f));
       Tensor x = random_tensor({n}, tx, 1);
       if (tx == kF32)  // from far below to far above zero

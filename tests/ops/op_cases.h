@@ -141,13 +141,15 @@ inline double activated(Activation f, double z) {
       return z / 2 * std::erfc(-z / std::sqrt(2.0));
     case Activation::kGeluTanh:
       return z / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
+    case Activation::kTanh:
+      return std::tanh(z);
     case Activation::kSilu:
       break;
   }
   return z / (1 + std::exp(-z));
 }
 inline const char* activation_name(Activation f) {
-  constexpr const char* kNames[] = {"relu", "gelu", "gelu_tanh", "silu"};
+  constexpr const char* kNames[] = {"relu", "gelu", "gelu_tanh", "silu", "tanh"};
   return kNames[static_cast<int>(f)];
 }
 
@@ -454,6 +456,49 @@ inline OpCase head_case(const std::string& name, int64_t tokens, int64_t width, 
       .root = true};
 }
 
+// inputs: h, bias and the head's weight.
+inline OpCase squared_error_case(int64_t tokens, int64_t width, const std::vector<int32_t>& rows,
+                                 const std::vector<double>& targets) {
+  const auto n = static_cast<int64_t>(rows.size());
+  return {.name = "head_squared_error",
+          .inputs = {{{tokens, width}}, {{1}, true}, {{1, width}, true, true, 0.5}},
+          .op =
+              [held = std::make_shared<quant::Weight>(), r = i32_tensor({n}, rows),
+               t = f32_tensor({n}, targets)](Context& cx, const std::vector<Variable>& v) {
+                *held = quant::dense_weight(v[2].value());
+                const LinearArgs args{.weight = held.get(), .trainable = v[2], .bias = v[1], .lora = {}};
+                return head_squared_error(cx, v[0], args, r, t, 0.25f).loss;
+              },
+          .formula =
+              [=](const Values& v) {
+                double loss = 0;
+                for (size_t i = 0; i < rows.size(); ++i) {
+                  double score = v[1][0];
+                  for (int64_t c = 0; c < width; ++c)
+                    score += v[0][size_t(rows[i] * width + c)] * v[2][size_t(c)];
+                  loss += (score - targets[i]) * (score - targets[i]);
+                }
+                return std::vector<double>{0.25 * loss};
+              },
+          .f32 = 5e-6,
+          .bf16 = 1e-2,
+          .root = true};
+}
+
+inline OpCase rows_case(int64_t tokens, int64_t width, const std::vector<int32_t>& which) {
+  return {.name = "rows",
+          .inputs = {{{tokens, width}}},
+          .op = [t = i32_tensor({static_cast<int64_t>(which.size())}, which)](
+                    Context& cx, const auto& in) { return rows(cx, in[0], t); },
+          .formula =
+              [=](const Values& v) {
+                std::vector<double> y;
+                for (const int32_t r : which)
+                  y.insert(y.end(), v[0].begin() + r * width, v[0].begin() + (r + 1) * width);
+                return y;
+              }};
+}
+
 inline std::vector<OpCase> op_cases() {
   const backend::AttentionArgs gqa{
       .heads = 4, .kv_heads = 2, .head_width = 6, .scale = 0.4f, .causal = true, .window = 0};
@@ -478,12 +523,14 @@ inline std::vector<OpCase> op_cases() {
       activation_case(6, 9, Activation::kGelu),
       activation_case(6, 9, Activation::kGeluTanh),
       activation_case(6, 9, Activation::kSilu),
+      activation_case(6, 9, Activation::kTanh),
       gated_case(6, 9, Activation::kSilu),
       gated_case(6, 9, Activation::kGeluTanh),
       gated_case(6, 9, Activation::kGelu),
       scale_case(5, 7, 3.25f),
       columns_case("by_head", 35, 24, {.groups = 2, .stride = 12, .offset = 4, .width = 4}),
       columns_case("in_turn", 5, 24, {.groups = 1, .stride = 24, .offset = 16, .width = 8}),
+      rows_case(9, 11, {0, 3, 8}),
       dropout_case(9, 11, 0.3f),
       rope_case(7, 3, 6),
       rope_case(7, 2, 4),
@@ -512,7 +559,8 @@ inline std::vector<OpCase> op_cases() {
       head_case("chunks", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, -1, 0, 7, 7}, false),
       head_case("dropout", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, -1, 0, 7, 7}, false, 0.25f),
       head_case("softcap", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, -1, 0, 7, 7}, false, 0, 1.5f),
-      head_case("trainable", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, 2, 0, 7, 7}, true)};
+      head_case("trainable", 9, 8, 11, 2, {1, 2, 4, 5, 8}, {4, 2, 0, 7, 7}, true),
+      squared_error_case(7, 9, {0, 2, 6}, {0.5, -1.25, 3})};
 }
 
 }  // namespace nibble::ops::test

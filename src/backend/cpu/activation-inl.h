@@ -4,6 +4,7 @@
 //   gelu(z)      = z Φ(z), Φ the normal distribution        (Hendrycks & Gimpel 2016)
 //   gelu_tanh(z) = z / (1 + exp(-2 u)), u = √(2/π) (z + 0.044715 z³), which is z/2 (1 + tanh u)
 //   silu(z)      = z / (1 + exp(-z))
+//   tanh(z)
 #include "backend/cpu/exp-inl.h"
 #include "backend/kernels/elementwise.h"
 
@@ -73,6 +74,10 @@ HWY_INLINE V activate(D d, V z, V* slope) {
     // Far out s is 1 exactly or y is 0, so the growth of u is multiplied by zero.
     *slope = hn::Add(s, hn::Mul(hn::Mul(y, hn::Sub(one, s)), du));
     return y;
+  } else if constexpr (kF == Activation::kTanh) {
+    const auto y = tanh_f32(d, z);
+    *slope = hn::Sub(one, hn::Mul(y, y));
+    return y;
   } else {
     const auto s = sigmoid(d, z), y = hn::Mul(z, s);
     *slope = hn::Add(s, hn::Mul(y, hn::Sub(one, s)));
@@ -92,6 +97,8 @@ HWY_INLINE void with_activation(Activation a, F&& f) {
       return f(std::integral_constant<Activation, Activation::kGeluTanh>{});
     case Activation::kSilu:
       return f(std::integral_constant<Activation, Activation::kSilu>{});
+    case Activation::kTanh:
+      return f(std::integral_constant<Activation, Activation::kTanh>{});
   }
 }
 

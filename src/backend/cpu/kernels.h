@@ -12,6 +12,7 @@
 #include "backend/kernels/optimizer.h"
 #include "backend/kernels/quantize.h"
 #include "backend/kernels/rope.h"
+#include "backend/kernels/squared_error.h"
 
 namespace nibble::backend::cpu {
 
@@ -45,8 +46,8 @@ void embedding(Stream&, const Tensor& ids, const quant::Weight& w, Tensor& out);
 void embedding_backward(Stream&, const Tensor& dy, const Tensor& ids, Tensor& dw);
 // matmul.cpp
 void matmul(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args);
-void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q, Tensor& t,
-                     Tensor& c, LowRankArgs args);
+void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q,
+                     Tensor& t, Tensor& c, LowRankArgs args);
 void thin_gradient(Stream& stream, const Tensor& s, const Tensor& x, Tensor& g, ThinArgs args);
 // norm.cpp
 void rms_norm(Stream&, const Tensor& x, const Tensor& w, float eps, float offset, Tensor& y, Tensor& rstd);
@@ -69,6 +70,9 @@ void attention_backward(Stream&, const Tensor& dout, const Tensor& q, const Tens
                         Tensor& dq, Tensor& dk, Tensor& dv);
 // cross_entropy.cpp
 void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient,
+                   Tensor& losses);
+// squared_error.cpp
+void squared_error(Stream&, Tensor& scores, const Tensor& targets, float factor, bool gradient,
                    Tensor& losses);
 // optimizer.cpp, optimizer_8bit.cpp
 void adamw(Stream&, Tensor& p, const Tensor& g, Tensor& m, Tensor& v, AdamArgs args);

@@ -36,6 +36,7 @@ void register_cpu_kernels() {
   embedding.set(d, cpu::embedding);
   embedding_backward.set(d, cpu::embedding_backward);
   cross_entropy.set(d, cpu::cross_entropy);
+  squared_error.set(d, cpu::squared_error);
   adamw.set(d, cpu::adamw);
   adamw_8bit.set(d, cpu::adamw_8bit);
   sgd.set(d, cpu::sgd);

@@ -25,8 +25,8 @@ inline KernelSlot<void(Stream&, const Tensor& x, Tensor& out, bool accumulate)> 
 // out = accumulate ? out + factor x : factor x.
 inline KernelSlot<void(Stream&, const Tensor& x, float factor, Tensor& out, bool accumulate)> scale{"scale"};
 
-// What stands between two products of a feed-forward; formulas in cpu/activation-inl.h.
-enum class Activation : uint8_t { kRelu, kGelu, kGeluTanh, kSilu };
+// What stands between two products of a feed-forward, or behind a pooler's (tanh); formulas in cpu/activation-inl.h.
+enum class Activation : uint8_t { kRelu, kGelu, kGeluTanh, kSilu, kTanh };
 
 // out = f(x).
 inline KernelSlot<void(Stream&, const Tensor& x, Activation f, Tensor& out)> activation{"activation"};
