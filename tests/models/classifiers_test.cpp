@@ -150,15 +150,15 @@ TEST_P(SequenceHeads, EveryGradientOfFullFineTuningEqualsTransformers) {
   EXPECT_EQ(2 * seen, expected);
 }
 
-struct Step {
+struct ClassifierStep {
   float loss = 0;
   std::vector<std::vector<float>> gradients;
   std::vector<Ledger::Event> events;
-  bool operator==(const Step& o) const { return loss == o.loss && gradients == o.gradients; }
+  bool operator==(const ClassifierStep& o) const { return loss == o.loss && gradients == o.gradients; }
 };
 
 // With dropout in the adapter, the encoder and the head.
-Step step_of(const io::ModelFiles& files, io::AdapterFile adapter, const Texts& texts, DType compute,
+ClassifierStep step_of(const io::ModelFiles& files, io::AdapterFile adapter, const Texts& texts, DType compute,
              Checkpointing checkpointing, const std::shared_ptr<Allocator>& memory = make_host_allocator()) {
   Classifier run(files, compute, options_of(compute, "nf4", true), memory);
   adapter.config.lora_dropout = 0.2;
@@ -171,7 +171,7 @@ Step step_of(const io::ModelFiles& files, io::AdapterFile adapter, const Texts& 
   run.step(texts);  // the stream's scratch is grown by now
   for (autograd::Parameter* p : run.trained()) autograd::clear_grad(*p);
   memory->ledger().start_recording();
-  Step s;
+  ClassifierStep s;
   s.loss = run.step(texts);
   s.events = memory->ledger().stop_recording();
   if (memory->device() == Device::kCpu)
@@ -181,12 +181,12 @@ Step step_of(const io::ModelFiles& files, io::AdapterFile adapter, const Texts& 
 
 TEST_P(SequenceHeads, CheckpointingChangesNothingAndThePlanSeesEveryAllocation) {
   for (const DType compute : {kF32, kBF16}) {
-    const Step none = step_of(files(), adapter(), texts, compute, Checkpointing::kNone);
+    const ClassifierStep none = step_of(files(), adapter(), texts, compute, Checkpointing::kNone);
     for (const auto policy : {Checkpointing::kNone, Checkpointing::kSelective, Checkpointing::kBlock}) {
       SCOPED_TRACE(fmt::format("{} {}", dtype_name(compute), static_cast<int>(policy)));
-      const Step real = step_of(files(), adapter(), texts, compute, policy);
+      const ClassifierStep real = step_of(files(), adapter(), texts, compute, policy);
       EXPECT_TRUE(real == none);
-      const Step shapes = step_of(files(), adapter(), texts, compute, policy, make_meta_allocator());
+      const ClassifierStep shapes = step_of(files(), adapter(), texts, compute, policy, make_meta_allocator());
       ASSERT_EQ(real.events.size(), shapes.events.size());
       for (size_t i = 0; i < real.events.size(); ++i) {
         ASSERT_EQ(real.events[i].bytes, shapes.events[i].bytes) << "event " << i;
@@ -323,13 +323,13 @@ TEST(SavedHeads, AreRefusedByModelsWithoutThem) {
   EXPECT_THAT(message_of([&] { run.attach(without); }), HasSubstr("saves no classifier.weight"));
 }
 
-struct BadKey {
+struct BadEncoderKey {
   const char* model;
   const char* key;
   Json value;
   const char* message;
 };
-class BadEncoderConfig : public testing::TestWithParam<BadKey> {};
+class BadEncoderConfig : public testing::TestWithParam<BadEncoderKey> {};
 TEST_P(BadEncoderConfig, IsAnErrorThatSaysSo) {
   io::ModelFiles files = io::open_model(kClassifiers + GetParam().model);
   files.config[GetParam().key] = GetParam().value;
@@ -337,15 +337,15 @@ TEST_P(BadEncoderConfig, IsAnErrorThatSaysSo) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Keys, BadEncoderConfig,
-    testing::Values(BadKey{"bert", "is_decoder", true, "is_decoder is set"},
-                    BadKey{"bert", "position_embedding_type", "relative_key",
+    testing::Values(BadEncoderKey{"bert", "is_decoder", true, "is_decoder is set"},
+                    BadEncoderKey{"bert", "position_embedding_type", "relative_key",
                            "\"relative_key\" is not supported"},
-                    BadKey{"bert", "hidden_dropout_prob", 1, "hidden_dropout_prob should be at least 0"},
-                    BadKey{"bert", "problem_type", "multi_label_classification",
+                    BadEncoderKey{"bert", "hidden_dropout_prob", 1, "hidden_dropout_prob should be at least 0"},
+                    BadEncoderKey{"bert", "problem_type", "multi_label_classification",
                            "problem_type \"multi_label_classification\" with 3 labels is not supported"},
-                    BadKey{"bert", "id2label", Json::object(), "the head has 0 labels"},
-                    BadKey{"bert", "type_vocab_size", 5, "token_type_embeddings"},
-                    BadKey{"roberta", "pad_token_id", 39, "pad_token_id 39 leaves no position"}));
+                    BadEncoderKey{"bert", "id2label", Json::object(), "the head has 0 labels"},
+                    BadEncoderKey{"bert", "type_vocab_size", 5, "token_type_embeddings"},
+                    BadEncoderKey{"roberta", "pad_token_id", 39, "pad_token_id 39 leaves no position"}));
 
 TEST(Encoder, CannotWrite) {
   Classifier run(io::open_model(kClassifiers + "roberta"));
