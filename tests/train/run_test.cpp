@@ -351,7 +351,7 @@ int wait_for(pid_t pid) {
 }
 // Waits until the child has written something, then for a while that differs from round to round.
 void wait_a_moment(const std::string& out, uint64_t round) {
-  const double end = now_seconds() + 5;
+  const double end = now_seconds() + 60;  // the handler of signals is in place by then
   while (now_seconds() < end && !fs::exists(out + "/metrics.jsonl")) ::usleep(500);
   ::usleep(static_cast<useconds_t>(Rng(3).below(round, 150000)));
 }
