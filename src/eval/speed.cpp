@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+#include "base/process.h"
 #include "base/rng.h"
 
 namespace nibble::eval {
@@ -33,6 +35,7 @@ GenerationSpeed measure_generation(Generator& generator, int64_t vocab, int64_t 
     options.max_new_tokens = answer;
     options.batch = count;
     generator.run(prompts(count, length), options);
+    if (interrupted()) throw Interrupted("bench", "interrupted");  // what was cut short has no speed
     return generator.timing();
   };
   constexpr int64_t kShort = 16;  // prompt of those that write

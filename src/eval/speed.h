@@ -11,7 +11,7 @@ struct GenerationSpeed {
 };
 
 // Greedy answers to random prompts; all three in turn, `rounds` times. The prompts depend on nothing but
-// these numbers.
+// these numbers. Errors: Interrupted after Ctrl-C.
 GenerationSpeed measure_generation(Generator& generator, int64_t vocab, int64_t prompt, int64_t written,
                                    int64_t batch, int rounds);
 

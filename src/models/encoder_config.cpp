@@ -1,7 +1,5 @@
 #include "models/encoder_config.h"
 
-#include <cmath>
-
 #include "models/config_keys.h"
 
 namespace nibble::models {
@@ -27,14 +25,7 @@ GptConfig read_encoder_config(const Json& json, const std::string& prefix) {
   const auto positions = json_get<std::string>(json, "position_embedding_type", "absolute", kConfig);
   require(positions == "absolute", kConfig, "position_embedding_type \"{}\" is not supported; absolute is",
           positions);
-  GptConfig c;
-  c.source = json;
-  c.vocab = positive(json, "vocab_size");
-  c.width = c.embedding_width = positive(json, "hidden_size");
-  c.layers = layer_count(json, "num_hidden_layers");
-  c.heads = c.kv_heads = positive(json, "num_attention_heads");
-  c.head_width = divided_width(c.width, c.heads);
-  c.feed_forward = positive(json, "intermediate_size");
+  GptConfig c = read_usual_sizes(json);
   c.max_positions = positive(json, "max_position_embeddings", 512);
   c.token_types = positive(json, "type_vocab_size", 2);
   c.activation = activation_named(json, "hidden_act", "gelu");
@@ -42,7 +33,6 @@ GptConfig read_encoder_config(const Json& json, const std::string& prefix) {
   c.residual = Residual::kPostNorm;
   c.causal = false;
   c.hidden_dropout = probability(json, "hidden_dropout_prob", 0.1);
-  c.scales.assign(static_cast<size_t>(c.layers), 1.0f / std::sqrt(static_cast<float>(c.head_width)));
   c.names = {.embedding = prefix + "embeddings.word_embeddings",
              .positions = prefix + "embeddings.position_embeddings",
              .types = prefix + "embeddings.token_type_embeddings",

@@ -1,6 +1,7 @@
 #include "models/gpt.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/rng.h"
 #include "models/blocks.h"
@@ -204,6 +205,19 @@ class Gpt : public CausalModel {
 };
 
 }  // namespace
+
+GptConfig read_usual_sizes(const Json& config) {
+  GptConfig c;
+  c.source = config;
+  c.vocab = positive(config, "vocab_size");
+  c.width = c.embedding_width = positive(config, "hidden_size");
+  c.layers = layer_count(config, "num_hidden_layers");
+  c.heads = c.kv_heads = positive(config, "num_attention_heads");
+  c.head_width = divided_width(c.width, c.heads);
+  c.feed_forward = positive(config, "intermediate_size");
+  c.scales.assign(static_cast<size_t>(c.layers), 1.0f / std::sqrt(static_cast<float>(c.head_width)));
+  return c;
+}
 
 std::unique_ptr<CausalModel> make_gpt(const nn::Loader& weights, GptConfig config) {
   return std::make_unique<Gpt>(weights, std::move(config));

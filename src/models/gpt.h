@@ -50,6 +50,10 @@ struct GptConfig : ModelConfig {
   ClassifierConfig classifier;  // of an encoder, instead of a language model's head
 };
 
+// The sizes under the names that most families give them in config.json, with scores divided by √head width.
+// Errors: Error{"config.json"}.
+GptConfig read_usual_sizes(const Json& config);
+
 std::unique_ptr<CausalModel> make_gpt(const nn::Loader& weights, GptConfig config);
 
 }  // namespace nibble::models

@@ -1,7 +1,5 @@
 // GPT-NeoX and Pythia (Black et al. 2022, Biderman et al. 2023): rotary positions on a part of each head,
 // attention and feed-forward side by side, q, k and v of each head from one product.
-#include <cmath>
-
 #include "models/config_keys.h"
 #include "models/families.h"
 #include "models/gpt.h"
@@ -11,15 +9,8 @@ namespace nibble::models {
 std::unique_ptr<CausalModel> load_gpt_neox(const io::ModelFiles& files, backend::Stream& stream,
                                            const nn::LoadOptions& options) {
   const Json& json = files.config;
-  GptConfig c;
+  GptConfig c = read_usual_sizes(json);
   c.family = "gpt_neox";
-  c.source = json;
-  c.vocab = positive(json, "vocab_size");
-  c.width = c.embedding_width = positive(json, "hidden_size");
-  c.layers = layer_count(json, "num_hidden_layers");
-  c.heads = c.kv_heads = positive(json, "num_attention_heads");
-  c.head_width = divided_width(c.width, c.heads);
-  c.feed_forward = positive(json, "intermediate_size");
   c.max_positions = positive(json, "max_position_embeddings", 2048);
   c.tied_head = json_get<bool>(json, "tie_word_embeddings", false, kConfig);
   c.activation = activation_named(json, "hidden_act", "gelu");
@@ -28,7 +19,6 @@ std::unique_ptr<CausalModel> load_gpt_neox(const io::ModelFiles& files, backend:
   c.residual =
       json_get<bool>(json, "use_parallel_residual", true, kConfig) ? Residual::kParallel : Residual::kPreNorm;
   c.fused = nn::FusedQkv::kByHead;
-  c.scales.assign(static_cast<size_t>(c.layers), 1.0f / std::sqrt(static_cast<float>(c.head_width)));
 
   // This family has its own names for what others call rope_theta and partial_rotary_factor.
   Json rope = json;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "base/process.h"
+#include "eval/speed.h"
 #include "tests/eval/support.h"
 
 namespace nibble::eval {
@@ -158,6 +159,14 @@ TEST_F(Generate, CtrlCCancels) {
   set_interrupted(false);
   EXPECT_EQ(none.finish, Finish::kCancelled);
   EXPECT_TRUE(none.ids.empty());
+}
+
+TEST_F(Generate, WhatCtrlCCutShortHasNoSpeed) {
+  Generator subject = generator();
+  set_interrupted(true);
+  EXPECT_THAT([&] { measure_generation(subject, 512, 8, 4, 2, 1); }, testing::Throws<Interrupted>());
+  set_interrupted(false);
+  EXPECT_GT(measure_generation(subject, 512, 8, 4, 2, 1).single, 0);
 }
 
 TEST_F(Generate, RefusesWhatCannotBeAnswered) {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "models/model.h"
+#include "tests/message_of.h"
 #include "text/tokenizer.h"
 
 namespace nibble::eval {
@@ -37,15 +38,5 @@ struct Loaded {
   autograd::Context context;
   std::unique_ptr<models::CausalModel> model;
 };
-
-template <class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace nibble::eval

@@ -150,15 +150,8 @@ TEST_P(SequenceHeads, EveryGradientOfFullFineTuningEqualsTransformers) {
   EXPECT_EQ(2 * seen, expected);
 }
 
-struct ClassifierStep {
-  float loss = 0;
-  std::vector<std::vector<float>> gradients;
-  std::vector<Ledger::Event> events;
-  bool operator==(const ClassifierStep& o) const { return loss == o.loss && gradients == o.gradients; }
-};
-
 // With dropout in the adapter, the encoder and the head.
-ClassifierStep step_of(const io::ModelFiles& files, io::AdapterFile adapter, const Texts& texts, DType compute,
+Step step_of(const io::ModelFiles& files, io::AdapterFile adapter, const Texts& texts, DType compute,
              Checkpointing checkpointing, const std::shared_ptr<Allocator>& memory = make_host_allocator()) {
   Classifier run(files, compute, options_of(compute, "nf4", true), memory);
   adapter.config.lora_dropout = 0.2;
@@ -167,31 +160,18 @@ ClassifierStep step_of(const io::ModelFiles& files, io::AdapterFile adapter, con
   run.cx.seed = 5;
   run.cx.step = 3;
   run.cx.checkpointing = checkpointing;
-  for (autograd::Parameter* p : run.trained()) autograd::allocate_grad(*p, *memory);
-  run.step(texts);  // the stream's scratch is grown by now
-  for (autograd::Parameter* p : run.trained()) autograd::clear_grad(*p);
-  memory->ledger().start_recording();
-  ClassifierStep s;
-  s.loss = run.step(texts);
-  s.events = memory->ledger().stop_recording();
-  if (memory->device() == Device::kCpu)
-    for (autograd::Parameter* p : run.trained()) s.gradients.push_back(to_vector(p->grad()));
-  return s;
+  return record_step(*memory, run.trained(), [&] { return run.step(texts); });
 }
 
 TEST_P(SequenceHeads, CheckpointingChangesNothingAndThePlanSeesEveryAllocation) {
   for (const DType compute : {kF32, kBF16}) {
-    const ClassifierStep none = step_of(files(), adapter(), texts, compute, Checkpointing::kNone);
+    const Step none = step_of(files(), adapter(), texts, compute, Checkpointing::kNone);
     for (const auto policy : {Checkpointing::kNone, Checkpointing::kSelective, Checkpointing::kBlock}) {
       SCOPED_TRACE(fmt::format("{} {}", dtype_name(compute), static_cast<int>(policy)));
-      const ClassifierStep real = step_of(files(), adapter(), texts, compute, policy);
+      const Step real = step_of(files(), adapter(), texts, compute, policy);
       EXPECT_TRUE(real == none);
-      const ClassifierStep shapes = step_of(files(), adapter(), texts, compute, policy, make_meta_allocator());
-      ASSERT_EQ(real.events.size(), shapes.events.size());
-      for (size_t i = 0; i < real.events.size(); ++i) {
-        ASSERT_EQ(real.events[i].bytes, shapes.events[i].bytes) << "event " << i;
-        ASSERT_EQ(real.events[i].release, shapes.events[i].release) << "event " << i;
-      }
+      const Step shapes = step_of(files(), adapter(), texts, compute, policy, make_meta_allocator());
+      expect_same_allocations(real, shapes);
     }
   }
 }

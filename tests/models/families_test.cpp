@@ -91,14 +91,6 @@ TEST_P(Family, EveryGradientOfFullFineTuningEqualsTransformers) {
   RecordProperty("worst", fmt::format("{:.1e}", worst));
 }
 
-// Loss and every gradient of one step, as bytes.
-struct Step {
-  float loss = 0;
-  std::vector<std::vector<float>> gradients;
-  std::vector<Ledger::Event> events;
-  bool operator==(const Step& o) const { return loss == o.loss && gradients == o.gradients; }
-};
-
 Step step_of(const io::ModelFiles& files, const io::AdapterFile* adapter, const Batch& batch, DType compute,
              Checkpointing checkpointing, const std::shared_ptr<Allocator>& memory = make_host_allocator()) {
   Loaded run(files, compute, options_of(compute, adapter != nullptr ? "nf4" : "none", true), memory);
@@ -117,16 +109,7 @@ Step step_of(const io::ModelFiles& files, const io::AdapterFile* adapter, const 
   run.cx.seed = 5;
   run.cx.step = 3;
   run.cx.checkpointing = checkpointing;
-  for (autograd::Parameter* p : parameters) autograd::allocate_grad(*p, *memory);
-  loss_and_gradients(run, batch);  // the stream's scratch is grown by now
-  for (autograd::Parameter* p : parameters) autograd::clear_grad(*p);
-  memory->ledger().start_recording();
-  Step s;
-  s.loss = loss_and_gradients(run, batch);
-  s.events = memory->ledger().stop_recording();
-  if (memory->device() == Device::kCpu)
-    for (autograd::Parameter* p : parameters) s.gradients.push_back(to_vector(p->grad()));
-  return s;
+  return record_step(*memory, parameters, [&] { return loss_and_gradients(run, batch); });
 }
 
 TEST_P(Family, CheckpointingChangesNothingAndThePlanSeesEveryAllocation) {
@@ -141,11 +124,7 @@ TEST_P(Family, CheckpointingChangesNothingAndThePlanSeesEveryAllocation) {
         const Step real = step_of(files(), lora, batch, compute, policy);
         EXPECT_TRUE(real == none);
         const Step shapes = step_of(files(), lora, batch, compute, policy, make_meta_allocator());
-        ASSERT_EQ(real.events.size(), shapes.events.size());
-        for (size_t i = 0; i < real.events.size(); ++i) {
-          ASSERT_EQ(real.events[i].bytes, shapes.events[i].bytes) << "event " << i;
-          ASSERT_EQ(real.events[i].release, shapes.events[i].release) << "event " << i;
-        }
+        expect_same_allocations(real, shapes);
       }
     }
 }

@@ -183,6 +183,37 @@ inline float loss_and_gradients(Loaded& run, const Batch& batch, autograd::Conte
   cx.set_tape(nullptr);
   return loss.value().raw() == nullptr ? 0 : *loss.value().data<float>();
 }
+// Loss and every gradient of one step, and what it allocated.
+struct Step {
+  float loss = 0;
+  std::vector<std::vector<float>> gradients;
+  std::vector<Ledger::Event> events;
+  bool operator==(const Step& o) const { return loss == o.loss && gradients == o.gradients; }
+};
+
+// `step` run once so that the stream's scratch is grown, and once more that is recorded.
+template <class F>
+Step record_step(Allocator& memory, const std::vector<autograd::Parameter*>& parameters, const F& step) {
+  for (autograd::Parameter* p : parameters) autograd::allocate_grad(*p, memory);
+  step();
+  for (autograd::Parameter* p : parameters) autograd::clear_grad(*p);
+  memory.ledger().start_recording();
+  Step s;
+  s.loss = step();
+  s.events = memory.ledger().stop_recording();
+  if (memory.device() == Device::kCpu)
+    for (autograd::Parameter* p : parameters) s.gradients.push_back(to_vector(p->grad()));
+  return s;
+}
+
+inline void expect_same_allocations(const Step& a, const Step& b) {
+  ASSERT_EQ(a.events.size(), b.events.size());
+  for (size_t i = 0; i < a.events.size(); ++i) {
+    ASSERT_EQ(a.events[i].bytes, b.events[i].bytes) << "event " << i;
+    ASSERT_EQ(a.events[i].release, b.events[i].release) << "event " << i;
+  }
+}
+
 inline float loss_and_gradients(Loaded& run, const Batch& batch) {
   return loss_and_gradients(run, batch, run.cx);
 }

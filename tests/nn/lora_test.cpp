@@ -1,5 +1,5 @@
 #include "nn/lora.h"
-#include "tests/nn/support.h"
+#include "tests/message_of.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

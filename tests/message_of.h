@@ -1,10 +1,10 @@
-// What the tests of this layer share: the message of an error.
+// The message of the Error that f() throws, for tests of bad input.
 #pragma once
 #include <string>
 
 #include "base/error.h"
 
-namespace nibble::nn {
+namespace nibble {
 
 template <class F>
 std::string message_of(F f) {
@@ -16,4 +16,4 @@ std::string message_of(F f) {
   return "no error";
 }
 
-}  // namespace nibble::nn
+}  // namespace nibble
