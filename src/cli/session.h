@@ -24,8 +24,8 @@ class Session {
   // Errors: everything of its parts; a tokenizer with more tokens than the model has embeddings.
   explicit Session(const ModelOptions& options);
 
-  const models::CausalModel& model() const { return *model_; }
-  models::CausalModel& model() { return *model_; }
+  const models::Model& model() const { return *model_; }
+  models::Model& model() { return *model_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   // Errors: the model has no chat template, or one that cannot be parsed.
   const text::ChatTemplate& chat() const;
@@ -51,7 +51,7 @@ class Session {
   std::shared_ptr<const text::ChatTemplate> chat_;
   std::string chat_error_;
   std::unique_ptr<backend::Stream> stream_;
-  std::unique_ptr<models::CausalModel> model_;
+  std::unique_ptr<models::Model> model_;
   std::unique_ptr<autograd::Context> context_;
   DType compute_;
 };

@@ -68,7 +68,7 @@ std::vector<AnswerCase> read_answers(const AnswerData& data, std::shared_ptr<con
   return cases;
 }
 
-std::vector<std::string> answer_all(autograd::Context& cx, const models::CausalModel& model,
+std::vector<std::string> answer_all(autograd::Context& cx, const models::Model& model,
                                     const text::Tokenizer& tokenizer, const std::vector<AnswerCase>& cases,
                                     const GenerateOptions& options) {
   std::vector<std::vector<int32_t>> prompts;

@@ -29,7 +29,7 @@ std::vector<AnswerCase> read_answers(const AnswerData& data, std::shared_ptr<con
 
 // One answer a case, in order. The adapters of `cx` are in force. Errors: those of the generator;
 // Interrupted.
-std::vector<std::string> answer_all(autograd::Context& cx, const models::CausalModel& model,
+std::vector<std::string> answer_all(autograd::Context& cx, const models::Model& model,
                                     const text::Tokenizer& tokenizer, const std::vector<AnswerCase>& cases,
                                     const GenerateOptions& options);
 

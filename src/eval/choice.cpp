@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kPrefixTokens = 512;  // of one forward over the shared beginning
 constexpr int64_t kChoiceCacheBytes = int64_t{1}
-                                << 30;  // most bytes of keys and values, unless one question needs more
+                                      << 30;  // most bytes of keys and values, unless one question needs more
 constexpr int64_t kMostSlots = 64;
 
 using Ids = std::vector<int32_t>;
@@ -63,7 +63,7 @@ Letters letters_of(const text::Tokenizer& tokenizer, size_t count, bool alone) {
 
 class Runner {
  public:
-  Runner(autograd::Context& cx, const models::CausalModel& model, const text::Tokenizer& tokenizer,
+  Runner(autograd::Context& cx, const models::Model& model, const text::Tokenizer& tokenizer,
          const ChoiceOptions& options)
       : cx_(cx), model_(model), tokenizer_(tokenizer), options_(options) {
     const int64_t made_for = model.config().max_positions;
@@ -233,7 +233,7 @@ class Runner {
   }
 
   autograd::Context& cx_;
-  const models::CausalModel& model_;
+  const models::Model& model_;
   const text::Tokenizer& tokenizer_;
   ChoiceOptions options_;
   std::unique_ptr<nn::KvCache> cache_;
@@ -258,7 +258,7 @@ std::string choice_block(const ChoiceQuestion& question, bool with_answer) {
   return text;
 }
 
-std::vector<std::vector<ChoiceAnswer>> answer_choices(autograd::Context& cx, const models::CausalModel& model,
+std::vector<std::vector<ChoiceAnswer>> answer_choices(autograd::Context& cx, const models::Model& model,
                                                       const text::Tokenizer& tokenizer,
                                                       const std::vector<ChoiceSubject>& subjects,
                                                       const ChoiceOptions& options) {

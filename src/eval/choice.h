@@ -54,7 +54,7 @@ std::string choice_block(const ChoiceQuestion& question, bool with_answer);
 
 // Answers of every subject's questions, in order. The adapters of `cx` are in force. Errors: a tokenizer
 // whose letters do not differ in one token; a subject without questions; Interrupted.
-std::vector<std::vector<ChoiceAnswer>> answer_choices(autograd::Context& cx, const models::CausalModel& model,
+std::vector<std::vector<ChoiceAnswer>> answer_choices(autograd::Context& cx, const models::Model& model,
                                                       const text::Tokenizer& tokenizer,
                                                       const std::vector<ChoiceSubject>& subjects,
                                                       const ChoiceOptions& options);

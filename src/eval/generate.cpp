@@ -54,8 +54,7 @@ double Generator::Timing::tokens_per_second() const {
   return seconds > 0 ? static_cast<double>(written) / seconds : 0;
 }
 
-Generator::Generator(autograd::Context& cx, const models::CausalModel& model,
-                     const text::Tokenizer& tokenizer)
+Generator::Generator(autograd::Context& cx, const models::Model& model, const text::Tokenizer& tokenizer)
     : cx_(cx), model_(model), tokenizer_(tokenizer) {}
 
 // One call of run(): prompts wait for a slot of the cache, are read and continued there, and give it back.

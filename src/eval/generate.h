@@ -52,7 +52,7 @@ using OnText = std::function<bool(size_t index, std::string_view text)>;
 class Generator {
  public:
   // The adapters of `cx` are in force. All three must outlive the generator.
-  Generator(autograd::Context& cx, const models::CausalModel& model, const text::Tokenizer& tokenizer);
+  Generator(autograd::Context& cx, const models::Model& model, const text::Tokenizer& tokenizer);
 
   // Answers in the order of the prompts. Ctrl-C (base/process.h) cancels. A single prompt that begins like
   // the last single one, as in a chat, reads only what is new. Errors: an empty prompt, or one that leaves no
@@ -77,7 +77,7 @@ class Generator {
                  const std::vector<int32_t>& rows);
 
   autograd::Context& cx_;
-  const models::CausalModel& model_;
+  const models::Model& model_;
   const text::Tokenizer& tokenizer_;
   std::unique_ptr<nn::KvCache> cache_;
   std::vector<int32_t> held_;  // the ids whose keys and values a cache of one slot holds

@@ -46,7 +46,7 @@ std::vector<data::EncodedExample> encoded(const std::string& path, const data::G
 }
 
 // The score, or the class with the highest one (the first of equals).
-void predict(autograd::Context& cx, const models::CausalModel& model, const data::MicroBatch& batch,
+void predict(autograd::Context& cx, const models::Model& model, const data::MicroBatch& batch,
              std::vector<double>& predictions) {
   const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths, batch.types);
   const Tensor logits = model.logits(cx, model.forward(cx, input, nullptr), Tensor());
@@ -66,7 +66,7 @@ double GlueReport::score() const {
   return sum / static_cast<double>(parts.size());
 }
 
-GlueReport glue(autograd::Context& cx, const models::CausalModel& model, const text::Tokenizer& tokenizer,
+GlueReport glue(autograd::Context& cx, const models::Model& model, const text::Tokenizer& tokenizer,
                 const std::string& task_name, const std::vector<std::string>& files,
                 const GlueOptions& options) {
   const data::GlueTask& task = data::glue_task(task_name);

@@ -34,7 +34,7 @@ struct GlueReport {
 
 // `cx` has no tape and the adapter in force. Errors: a model that is no classifier of that task; what
 // read_glue() finds (labels outside the task's range, an empty split); a split without labels.
-GlueReport glue(autograd::Context& cx, const models::CausalModel& model, const text::Tokenizer& tokenizer,
+GlueReport glue(autograd::Context& cx, const models::Model& model, const text::Tokenizer& tokenizer,
                 const std::string& task, const std::vector<std::string>& files,
                 const GlueOptions& options = {});
 

@@ -18,7 +18,7 @@ struct Placed {
 };
 
 // -log p of the scored tokens of all windows, in their order, in one forward.
-Tensor score(autograd::Context& cx, const models::CausalModel& model,
+Tensor score(autograd::Context& cx, const models::Model& model,
              const std::vector<std::vector<int32_t>>& documents, const std::vector<Placed>& batch) {
   std::vector<int32_t> ids, lengths, rows, labels;
   for (const auto& [document, w] : batch) {
@@ -69,7 +69,7 @@ std::vector<Window> strided_windows(int64_t tokens, int64_t context, int64_t str
   return windows;
 }
 
-Perplexity perplexity(autograd::Context& cx, const models::CausalModel& model,
+Perplexity perplexity(autograd::Context& cx, const models::Model& model,
                       const std::vector<std::vector<int32_t>>& documents, const PerplexityOptions& asked) {
   const PerplexityOptions options = checked(asked, model.config().max_positions);
   const autograd::NoGrad no_grad(cx);

@@ -39,7 +39,7 @@ struct Perplexity {
 
 // Errors: UsageError for a context or stride out of range; Error when nothing is predicted or a result is not
 // finite (document and token are named); Interrupted.
-Perplexity perplexity(autograd::Context& cx, const models::CausalModel& model,
+Perplexity perplexity(autograd::Context& cx, const models::Model& model,
                       const std::vector<std::vector<int32_t>>& documents, const PerplexityOptions& options);
 
 }  // namespace nibble::eval

@@ -5,8 +5,8 @@
 
 namespace nibble::models {
 
-std::unique_ptr<CausalModel> load_bert(const io::ModelFiles& files, backend::Stream& stream,
-                                       const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_bert(const io::ModelFiles& files, backend::Stream& stream,
+                                 const nn::LoadOptions& options) {
   GptConfig c = read_encoder_config(files.config, "bert.");
   c.family = "bert";
   c.classifier.dense = "bert.pooler.dense";

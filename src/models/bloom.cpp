@@ -8,8 +8,8 @@
 
 namespace nibble::models {
 
-std::unique_ptr<CausalModel> load_bloom(const io::ModelFiles& files, backend::Stream& stream,
-                                        const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_bloom(const io::ModelFiles& files, backend::Stream& stream,
+                                  const nn::LoadOptions& options) {
   const Json& json = files.config;
   // Two generations of names for the same numbers.
   const auto either = [&](const char* name, const char* other) {

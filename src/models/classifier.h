@@ -33,7 +33,7 @@ class ClassificationHead {
   bool defined() const { return out_.defined(); }
   // h [T, D] -> [n, D], one row per segment.
   Variable pool(Context& cx, const Variable& h, const Tensor& segments) const;
-  // The last product, as CausalModel::head().
+  // The last product, as Model::head().
   ops::LinearArgs args(const Context& cx, int64_t rows) const { return out_.args(cx, rows); }
   void list(Modules& modules);
 

@@ -91,7 +91,7 @@ struct GptBlock {
   uint64_t attention_dropout, mlp_dropout;
 };
 
-class Gpt : public CausalModel {
+class Gpt : public Model {
  public:
   Gpt(const nn::Loader& w, GptConfig c) : config_(std::move(c)) {
     const GptNames& n = config_.names;
@@ -219,7 +219,7 @@ GptConfig read_usual_sizes(const Json& config) {
   return c;
 }
 
-std::unique_ptr<CausalModel> make_gpt(const nn::Loader& weights, GptConfig config) {
+std::unique_ptr<Model> make_gpt(const nn::Loader& weights, GptConfig config) {
   return std::make_unique<Gpt>(weights, std::move(config));
 }
 

@@ -54,6 +54,6 @@ struct GptConfig : ModelConfig {
 // Errors: Error{"config.json"}.
 GptConfig read_usual_sizes(const Json& config);
 
-std::unique_ptr<CausalModel> make_gpt(const nn::Loader& weights, GptConfig config);
+std::unique_ptr<Model> make_gpt(const nn::Loader& weights, GptConfig config);
 
 }  // namespace nibble::models

@@ -8,8 +8,8 @@
 
 namespace nibble::models {
 
-std::unique_ptr<CausalModel> load_gpt2(const io::ModelFiles& files, backend::Stream& stream,
-                                       const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_gpt2(const io::ModelFiles& files, backend::Stream& stream,
+                                 const nn::LoadOptions& options) {
   const Json& json = files.config;
   GptConfig c;
   c.family = "gpt2";

@@ -6,8 +6,8 @@
 
 namespace nibble::models {
 
-std::unique_ptr<CausalModel> load_gpt_neox(const io::ModelFiles& files, backend::Stream& stream,
-                                           const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_gpt_neox(const io::ModelFiles& files, backend::Stream& stream,
+                                     const nn::LoadOptions& options) {
   const Json& json = files.config;
   GptConfig c = read_usual_sizes(json);
   c.family = "gpt_neox";

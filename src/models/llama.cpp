@@ -80,7 +80,7 @@ struct LlamaBlock {
   nn::GatedMlp mlp;
 };
 
-class Llama : public CausalModel {
+class Llama : public Model {
  public:
   Llama(const nn::Loader& w, LlamaConfig c) : config_(std::move(c)) {
     const nn::Loader m = w / "model";
@@ -133,8 +133,8 @@ class Llama : public CausalModel {
 
 }  // namespace
 
-std::unique_ptr<CausalModel> load_llama(const io::ModelFiles& files, backend::Stream& stream,
-                                        const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_llama(const io::ModelFiles& files, backend::Stream& stream,
+                                  const nn::LoadOptions& options) {
   const LlamaConfig config = read_llama_config(files.config);
   return std::make_unique<Llama>(nn::Loader(files.root(), stream, options), config);
 }

@@ -7,7 +7,7 @@
 
 namespace nibble::models {
 
-Tensor CausalModel::logits(Context& cx, const Variable& h, const Tensor& rows) const {
+Tensor Model::logits(Context& cx, const Variable& h, const Tensor& rows) const {
   const autograd::NoGrad no_grad(cx);
   Tensor picked = h.value();
   if (rows.defined()) {
@@ -26,7 +26,7 @@ Tensor CausalModel::logits(Context& cx, const Variable& h, const Tensor& rows) c
   return scores;
 }
 
-double CausalModel::flops_per_token() const {
+double Model::flops_per_token() const {
   double flops = 0;
   visit_linears([&](const nn::Linear& linear) {
     if (!nn::is_output_head(linear.name()))
@@ -35,8 +35,8 @@ double CausalModel::flops_per_token() const {
   return flops;
 }
 
-std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream,
-                                        const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_model(const io::ModelFiles& files, backend::Stream& stream,
+                                  const nn::LoadOptions& options) {
   return family_of(files.config, files.path).load(files, stream, options);
 }
 

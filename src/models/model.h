@@ -23,7 +23,7 @@ enum class Task : uint8_t { kCausalLm, kClassification, kRegression };
 struct ModelConfig {
   std::string family;  // "llama"
   Task task = Task::kCausalLm;
-  int64_t labels = 0;  // classes, 1 for a score; 0: a causal model
+  int64_t labels = 0;  // classes, 1 for a score; 0: it predicts tokens
   int64_t vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
   int64_t max_positions = 0;
   bool tied_head = false;
@@ -32,12 +32,12 @@ struct ModelConfig {
   int64_t outputs() const { return task == Task::kCausalLm ? vocab : labels; }  // of the head
 };
 
-class CausalModel {
+class Model {
  public:
-  CausalModel() = default;
-  CausalModel(const CausalModel&) = delete;
-  CausalModel& operator=(const CausalModel&) = delete;
-  virtual ~CausalModel() = default;
+  Model() = default;
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+  virtual ~Model() = default;
   virtual const ModelConfig& config() const = 0;
 
   // Final hidden states [T, D] (after the last norm), of a classifier one row per sequence [n, D]: what
@@ -71,7 +71,7 @@ class CausalModel {
 
 // Reads config and weights. With a meta stream nothing but shapes is made: the plan's model.
 // Errors: Error naming an unknown architecture and the known ones; whatever the loader finds.
-std::unique_ptr<CausalModel> load_model(const io::ModelFiles& files, backend::Stream& stream,
-                                        const nn::LoadOptions& options);
+std::unique_ptr<Model> load_model(const io::ModelFiles& files, backend::Stream& stream,
+                                  const nn::LoadOptions& options);
 
 }  // namespace nibble::models

@@ -9,8 +9,8 @@
 
 namespace nibble::models {
 
-using LoadFunction = std::unique_ptr<CausalModel> (*)(const io::ModelFiles&, backend::Stream&,
-                                                      const nn::LoadOptions&);
+using LoadFunction = std::unique_ptr<Model> (*)(const io::ModelFiles&, backend::Stream&,
+                                                const nn::LoadOptions&);
 
 struct Family {
   std::string_view architecture;  // of "architectures"

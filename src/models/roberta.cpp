@@ -6,8 +6,8 @@
 
 namespace nibble::models {
 
-std::unique_ptr<CausalModel> load_roberta(const io::ModelFiles& files, backend::Stream& stream,
-                                          const nn::LoadOptions& options) {
+std::unique_ptr<Model> load_roberta(const io::ModelFiles& files, backend::Stream& stream,
+                                    const nn::LoadOptions& options) {
   GptConfig c = read_encoder_config(files.config, "roberta.");
   c.family = "roberta";
   const auto padding = json_get<int64_t>(files.config, "pad_token_id", 1, kConfig);

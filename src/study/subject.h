@@ -20,7 +20,7 @@ class Subject {
   // adapter, or with method full a whole model), or empty. `held_out_loss` is what that run ended with.
   Subject(const train::Recipe& recipe, const std::string& run, std::optional<double> held_out_loss);
 
-  const models::CausalModel& model() const { return *model_; }
+  const models::Model& model() const { return *model_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   std::shared_ptr<const text::Tokenizer> shared_tokenizer() const { return tokenizer_; }
   // The template that training writes conversations with; null when the tokenizer has none. Errors: one that
@@ -34,7 +34,7 @@ class Subject {
 
  private:
   io::ModelFiles files_;
-  std::unique_ptr<models::CausalModel> model_;
+  std::unique_ptr<models::Model> model_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::unique_ptr<backend::Stream> stream_;
   std::unique_ptr<autograd::Context> context_;

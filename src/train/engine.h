@@ -1,5 +1,6 @@
-// The model under training and everything that changes it: one optimizer step, evaluation, reading and writing of state.
-// Knows nothing of files' places, schedules or displays. Inside a step every allocation comes from the planned arena.
+// The model under training and everything that changes it: one optimizer step, evaluation, reading and
+// writing of state. Knows nothing of files' places, schedules or displays. Inside a step every allocation
+// comes from the planned arena.
 #pragma once
 #include <memory>
 #include <optional>
@@ -14,10 +15,10 @@
 namespace nibble::train {
 
 struct StepOutcome {
-  double loss = 0;               // mean over the trained tokens of the step
-  double grad_norm = 0;          // before clipping
-  bool interrupted = false;      // asked to stop between two micro-steps: nothing was changed
-  std::string nonfinite;         // where a value stopped being finite; then nothing was changed
+  double loss = 0;           // mean over the trained tokens of the step
+  double grad_norm = 0;      // before clipping
+  bool interrupted = false;  // asked to stop between two micro-steps: nothing was changed
+  std::string nonfinite;     // where a value stopped being finite; then nothing was changed
 };
 
 class Engine {
@@ -41,7 +42,7 @@ class Engine {
   void watch(autograd::OpObserver* observer) { train_cx_->observer = observer; }
 
   DType compute() const { return train_cx_->compute(); }
-  models::CausalModel& model() { return *model_; }
+  models::Model& model() { return *model_; }
   const StepPlan& plan() const { return plan_; }
   const std::vector<autograd::Parameter*>& parameters() const { return parameters_; }
   // Everything the engine holds, for comparison with the plan.
@@ -49,18 +50,19 @@ class Engine {
 
  private:
   double train_micro(const data::MicroBatch& batch, int64_t step, size_t micro, float weight);
-  std::string find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last, float weight);
+  std::string find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last,
+                             float weight);
   void forget_gradients();
 
   const Prepared& prepared_;
   StepPlan plan_;
   std::shared_ptr<Allocator> allocator_;
   backend::Stream stream_;
-  std::unique_ptr<models::CausalModel> model_;
+  std::unique_ptr<models::Model> model_;
   io::AdapterConfig adapter_config_;
   std::vector<autograd::Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Allocator> block_;                       // the one block that both arenas lie in
+  std::unique_ptr<Allocator> block_;  // the one block that both arenas lie in
   std::unique_ptr<ArenaAllocator> train_arena_, eval_arena_;
   std::unique_ptr<Context> train_cx_, eval_cx_;
   Tensor norm_scratch_;

@@ -16,7 +16,8 @@ OptimizerOptions optimizer_options(const Recipe& recipe) {
   return options;
 }
 
-std::unique_ptr<models::CausalModel> load_base(const io::ModelFiles& files, const Recipe& recipe, backend::Stream& stream) {
+std::unique_ptr<models::Model> load_base(const io::ModelFiles& files, const Recipe& recipe,
+                                         backend::Stream& stream) {
   nn::LoadOptions options;
   options.quantize = quant::parse_quantize(recipe.quantize, recipe.double_quant, recipe.block_size);
   options.dense_dtype = compute_dtype(recipe);

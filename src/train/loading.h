@@ -11,6 +11,7 @@ namespace nibble::train {
 DType compute_dtype(const Recipe& recipe);
 OptimizerOptions optimizer_options(const Recipe& recipe);
 // Allocations fall into the group "base".
-std::unique_ptr<models::CausalModel> load_base(const io::ModelFiles& files, const Recipe& recipe, backend::Stream& stream);
+std::unique_ptr<models::Model> load_base(const io::ModelFiles& files, const Recipe& recipe,
+                                         backend::Stream& stream);
 
 }  // namespace nibble::train

@@ -18,8 +18,9 @@ int64_t scale_bytes(const quant::Weight& w) {
 }
 
 // Runs one micro-step on the meta device and turns its record into an arena.
-ArenaPlan dry_run(const models::CausalModel& model, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing, Pass pass,
-                  backend::Stream& stream, StepCost& cost, int64_t* logits) {
+ArenaPlan dry_run(const models::Model& model, const Recipe& recipe, const StepShape& shape,
+                  Checkpointing checkpointing, Pass pass, backend::Stream& stream, StepCost& cost,
+                  int64_t* logits) {
   const auto allocator = make_meta_allocator();
   Context cx(stream, *allocator, compute_dtype(recipe));
   cx.checkpointing = checkpointing;
@@ -34,10 +35,12 @@ ArenaPlan dry_run(const models::CausalModel& model, const Recipe& recipe, const 
 }
 
 // What kernels need beside the decoded weights that the meta stream saw.
-int64_t workspace_bytes(models::CausalModel& model, const StepShape& shape, DType compute) {
+int64_t workspace_bytes(models::Model& model, const StepShape& shape, DType compute) {
   const models::ModelConfig& config = model.config();
   backend::Workspace all;
-  const auto product = [&](int64_t m, int64_t n, int64_t k, DType c) { all.include(backend::cpu_matmul_workspace(m, n, k, c)); };
+  const auto product = [&](int64_t m, int64_t n, int64_t k, DType c) {
+    all.include(backend::cpu_matmul_workspace(m, n, k, c));
+  };
   model.visit_linears([&](nn::Linear& linear) {
     const int64_t in = linear.in_features(), out = linear.out_features();
     const nn::LoraPair* pair = linear.adapter(kAdapter);
@@ -54,8 +57,11 @@ int64_t workspace_bytes(models::CausalModel& model, const StepShape& shape, DTyp
   product(rows, outputs, config.width, kF32);
   product(rows, config.width, outputs, compute);
   all.include(backend::cpu_attention_workspace(
-      shape.tokens, shape.sequences, {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width}));
-  model.visit_heads([&](const nn::Linear& head) { product(head.out_features(), head.in_features(), shape.sequences, kF32); });
+      shape.tokens, shape.sequences,
+      {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width}));
+  model.visit_heads([&](const nn::Linear& head) {
+    product(head.out_features(), head.in_features(), shape.sequences, kF32);
+  });
   return all.bytes();
 }
 
@@ -73,8 +79,8 @@ int64_t StepPlan::bytes(std::string_view row) const {
   return 0;
 }
 
-StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing,
-                   int64_t program) {
+StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape,
+                   Checkpointing checkpointing, int64_t program) {
   const auto allocator = make_meta_allocator();
   backend::Stream stream(*allocator);
   const auto model = load_base(files, recipe, stream);
@@ -86,10 +92,13 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   model->visit_linears([&](nn::Linear& linear) { scales += scale_bytes(linear.weight()); });
   make_trainable(*model, recipe, *allocator);
   const std::vector<autograd::Parameter*> parameters = trainable_parameters(*model, recipe, *allocator);
-  for (const autograd::Parameter* parameter : parameters) plan.trainable += parameter->variable.value().numel();
+  for (const autograd::Parameter* parameter : parameters)
+    plan.trainable += parameter->variable.value().numel();
   int64_t base = model->weight_bytes() - scales;
   if (recipe.lora())  // a head that is trained counts among what is trained
-    model->visit_heads([&](nn::Linear& head) { base -= 4 * (head.weight().numel() + (head.has_bias() ? head.out_features() : 0)); });
+    model->visit_heads([&](nn::Linear& head) {
+      base -= 4 * (head.weight().numel() + (head.has_bias() ? head.out_features() : 0));
+    });
   OptimizerOptions options = optimizer_options(recipe);
   const Optimizer optimizer(parameters, options, *allocator);
 
@@ -107,17 +116,24 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
 
   const int64_t trained_bytes = plan.trainable * 4;
   if (scales > 0) plan.rows.push_back({"scales", scales, "of the quantized blocks"});
-  if (recipe.lora()) plan.rows.push_back({"adapter", trained_bytes, fmt::format("{} parameters, f32", show_count(plan.trainable))});
+  if (recipe.lora())
+    plan.rows.push_back(
+        {"adapter", trained_bytes, fmt::format("{} parameters, f32", show_count(plan.trainable))});
   plan.rows.push_back({"gradients", trained_bytes, "f32"});
   plan.rows.push_back({"optimizer", optimizer.resident_bytes(),
                        optimizer.file_bytes() > 0
-                           ? fmt::format("{}, {} of it in a file", recipe.optim, show_bytes(static_cast<double>(optimizer.file_bytes())))
+                           ? fmt::format("{}, {} of it in a file", recipe.optim,
+                                         show_bytes(static_cast<double>(optimizer.file_bytes())))
                            : recipe.optim});
   plan.rows.push_back({"arena", plan.arena_bytes(),
-                       fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.tokens), checkpointing_name(checkpointing))});
-  plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"}, {"logits", logits, "one chunk of rows"}};
+                       fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.tokens),
+                                   checkpointing_name(checkpointing))});
+  plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"},
+                     {"logits", logits, "one chunk of rows"}};
   plan.rows.push_back({"scratch",
-                       allocator->ledger().names_peak()[{"scratch", "scratch"}] + workspace_bytes(*model, shape, compute_dtype(recipe)), "decoded weights and operands of products"});
+                       allocator->ledger().names_peak()[{"scratch", "scratch"}] +
+                           workspace_bytes(*model, shape, compute_dtype(recipe)),
+                       "decoded weights and operands of products"});
   plan.page_file_bytes = optimizer.file_bytes();
   plan.checkpoint_bytes = optimizer.state_bytes() + trained_bytes;
   return plan;
@@ -125,8 +141,10 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
 
 std::string memory_table(const StepPlan& plan) {
   std::string text = "memory\n";
-  const auto line = [&](const std::string& name, int64_t bytes, const std::string& about, const char* indent) {
-    text += fmt::format("  {}{:<{}} {:>10}  {}\n", indent, name, 12 - std::string_view(indent).size(), show_bytes(static_cast<double>(bytes)), about);
+  const auto line = [&](const std::string& name, int64_t bytes, const std::string& about,
+                        const char* indent) {
+    text += fmt::format("  {}{:<{}} {:>10}  {}\n", indent, name, 12 - std::string_view(indent).size(),
+                        show_bytes(static_cast<double>(bytes)), about);
   };
   for (const MemoryRow& row : plan.rows) {
     line(row.name, row.bytes, row.about, "");
@@ -140,7 +158,8 @@ std::string memory_table(const StepPlan& plan) {
 std::string time_line(const StepPlan& plan, int64_t accumulation, const MachineSpeed& speed) {
   const double seconds = plan.cost.seconds(speed);
   const int64_t tokens = plan.shape.tokens * accumulation;
-  return fmt::format("about {} a step of {} tokens, {} tok/s, when every token is learned\n", show_seconds(seconds), show_count(tokens),
+  return fmt::format("about {} a step of {} tokens, {} tok/s, when every token is learned\n",
+                     show_seconds(seconds), show_count(tokens),
                      show_count(static_cast<int64_t>(static_cast<double>(tokens) / seconds + 0.5)));
 }
 

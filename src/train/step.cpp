@@ -25,11 +25,12 @@ Tensor tensor_of(Context& cx, const std::vector<T>& values, DType dtype, const c
 }
 
 // Hidden states are let go of here, before backward begins.
-ops::HeadLoss head_loss(Context& cx, const models::CausalModel& model, autograd::Variable h, const Tensor& rows, const Tensor& labels,
-                        float weight) {
+ops::HeadLoss head_loss(Context& cx, const models::Model& model, autograd::Variable h, const Tensor& rows,
+                        const Tensor& labels, float weight) {
   const ops::LinearArgs head = model.head(cx, h.size(0));
   if (labels.dtype() == kF32) return ops::head_squared_error(cx, h, head, rows, labels, weight);
-  return ops::head_cross_entropy(cx, h, head, rows, labels, weight, head_chunk_rows(model.config().outputs()));
+  return ops::head_cross_entropy(cx, h, head, rows, labels, weight,
+                                 head_chunk_rows(model.config().outputs()));
 }
 
 }  // namespace
@@ -43,14 +44,17 @@ Checkpointing checkpointing_named(const std::string& name) {
 
 const char* checkpointing_name(Checkpointing policy) {
   switch (policy) {
-    case Checkpointing::kNone: return "none";
-    case Checkpointing::kSelective: return "selective";
-    case Checkpointing::kBlock: return "block";
+    case Checkpointing::kNone:
+      return "none";
+    case Checkpointing::kSelective:
+      return "selective";
+    case Checkpointing::kBlock:
+      return "block";
   }
   return "?";
 }
 
-io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recipe, Allocator& allocator) {
+io::AdapterConfig make_trainable(models::Model& model, const Recipe& recipe, Allocator& allocator) {
   io::AdapterConfig config;
   if (!recipe.lora()) {
     const MemoryGroup group(allocator, "base");
@@ -82,7 +86,8 @@ io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recip
   return config;
 }
 
-std::vector<autograd::Parameter*> trainable_parameters(models::CausalModel& model, const Recipe& recipe, Allocator& allocator) {
+std::vector<autograd::Parameter*> trainable_parameters(models::Model& model, const Recipe& recipe,
+                                                       Allocator& allocator) {
   std::vector<autograd::Parameter*> parameters;
   if (recipe.lora()) {
     model.visit_linears([&](nn::Linear& linear) {
@@ -127,8 +132,8 @@ data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {
   return batch;
 }
 
-MicroResult run_micro(const models::CausalModel& model, Context& cx, const data::MicroBatch& batch, Pass pass, float weight,
-                      bool with_adapter) {
+MicroResult run_micro(const models::Model& model, Context& cx, const data::MicroBatch& batch, Pass pass,
+                      float weight, bool with_adapter) {
   const auto tokens = static_cast<int64_t>(batch.ids.size());
   const MemoryGroup group(cx.allocator(), "activations");
   autograd::Tape tape;
@@ -140,7 +145,8 @@ MicroResult run_micro(const models::CausalModel& model, Context& cx, const data:
   const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths, batch.types);
   const Tensor rows = tensor_of(cx, batch.label_rows, kI32, "label rows");
   const bool scores = model.config().task == models::Task::kRegression;
-  const Tensor labels = scores ? tensor_of(cx, batch.targets, kF32, "targets") : tensor_of(cx, batch.labels, kI32, "labels");
+  const Tensor labels =
+      scores ? tensor_of(cx, batch.targets, kF32, "targets") : tensor_of(cx, batch.labels, kI32, "labels");
   const ops::HeadLoss head = head_loss(cx, model, model.forward(cx, input, nullptr), rows, labels, weight);
   if (pass == Pass::kTrain) {
     Tensor one = cx.empty({1}, kF32, "loss gradient");
@@ -151,18 +157,20 @@ MicroResult run_micro(const models::CausalModel& model, Context& cx, const data:
   MicroResult result;
   result.trained = batch.trained();
   if (head.token_losses.raw() != nullptr)
-    for (int64_t i = 0; i < result.trained; ++i) result.loss_sum += static_cast<double>(head.token_losses.data<float>()[i]);
+    for (int64_t i = 0; i < result.trained; ++i)
+      result.loss_sum += static_cast<double>(head.token_losses.data<float>()[i]);
   return result;
 }
 
-double step_flops(models::CausalModel& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens) {
+double step_flops(models::Model& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens) {
   const auto t = static_cast<double>(tokens), labels = static_cast<double>(trained_tokens);
   const double passes = recipe.lora() ? 2 : 3;  // forward, input gradients (, weight gradients)
   double flops = t * model.flops_per_token() * passes;
   if (recipe.lora())
     model.visit_linears([&](nn::Linear& linear) {
       if (const nn::LoraPair* pair = linear.adapter(kAdapter))
-        flops += 3 * 2 * t * static_cast<double>(pair->a.variable.value().numel() + pair->b.variable.value().numel());
+        flops += 3 * 2 * t *
+                 static_cast<double>(pair->a.variable.value().numel() + pair->b.variable.value().numel());
     });
   return flops + labels * passes * 2 * static_cast<double>(model.config().outputs() * model.config().width);
 }

@@ -1,5 +1,5 @@
-// One micro-step: forward, loss and gradients of one packed stream. The plan runs exactly this on the meta device; the
-// trainer runs it on the real one, every allocation served by the planned arena.
+// One micro-step: forward, loss and gradients of one packed stream. The plan runs exactly this on the meta
+// device; the trainer runs it on the real one, every allocation served by the planned arena.
 #pragma once
 #include <vector>
 
@@ -18,12 +18,13 @@ const char* checkpointing_name(Checkpointing policy);
 // The adapter that a run trains.
 inline constexpr int kAdapter = 0;
 
-// Makes the model trainable as the recipe says: a fresh adapter, the one under `adapter:`, or every weight; beside an adapter
-// the head of a classifier.
-// Returns the adapter's configuration (empty for method full). On the meta device no values are read.
-io::AdapterConfig make_trainable(models::CausalModel& model, const Recipe& recipe, Allocator& allocator);
+// Makes the model trainable as the recipe says: a fresh adapter, the one under `adapter:`, or every weight;
+// beside an adapter the head of a classifier. Returns the adapter's configuration (empty for method full). On
+// the meta device no values are read.
+io::AdapterConfig make_trainable(models::Model& model, const Recipe& recipe, Allocator& allocator);
 // The trainable parameters in checkpoint order, each with its gradient buffer.
-std::vector<autograd::Parameter*> trainable_parameters(models::CausalModel& model, const Recipe& recipe, Allocator& allocator);
+std::vector<autograd::Parameter*> trainable_parameters(models::Model& model, const Recipe& recipe,
+                                                       Allocator& allocator);
 
 // The most a micro-batch can be: what a plan is made for. Every real one fits inside.
 struct StepShape {
@@ -35,20 +36,22 @@ struct StepShape {
 int64_t head_chunk_rows(int64_t vocab);
 
 struct MicroResult {
-  double loss_sum = 0;    // Σ -log p over trained tokens (of a classifier sequences; or squared errors), added in order
+  double loss_sum =
+      0;  // Σ -log p over trained tokens (of a classifier sequences; or squared errors), added in order
   int64_t trained = 0;
 };
-// kTrain adds the gradients of weight · loss_sum to the parameters; kScore makes the loss alone, without dropout.
-// Every allocation comes from cx.allocator().
+// kTrain adds the gradients of weight · loss_sum to the parameters; kScore makes the loss alone, without
+// dropout. Every allocation comes from cx.allocator().
 enum class Pass : uint8_t { kTrain, kScore };
-MicroResult run_micro(const models::CausalModel& model, Context& cx, const data::MicroBatch& batch, Pass pass, float weight,
-                      bool with_adapter);
-// A micro-batch of that shape without content, every token (of a classifier: every sequence) with a label, for the meta device.
+MicroResult run_micro(const models::Model& model, Context& cx, const data::MicroBatch& batch, Pass pass,
+                      float weight, bool with_adapter);
+// A micro-batch of that shape without content, every token (of a classifier: every sequence) with a label,
+// for the meta device.
 data::MicroBatch largest_micro(const StepShape& shape, models::Task task = models::Task::kCausalLm);
 
-// FLOPs of the products of one optimizer step: tokens through the linears (forward, input gradients; with method full weight
-// gradients), the adapters, the head where a label is. Recomputation and attention do not count: they are what a limit
-// is shared with, not what is asked for.
-double step_flops(models::CausalModel& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens);
+// FLOPs of the products of one optimizer step: tokens through the linears (forward, input gradients; with
+// method full weight gradients), the adapters, the head where a label is. Recomputation and attention do not
+// count: they are what a limit is shared with, not what is asked for.
+double step_flops(models::Model& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens);
 
 }  // namespace nibble::train

@@ -36,7 +36,7 @@ struct Loaded {
   std::shared_ptr<const text::Tokenizer> tokenizer;
   backend::Stream stream;
   autograd::Context context;
-  std::unique_ptr<models::CausalModel> model;
+  std::unique_ptr<models::Model> model;
 };
 
 }  // namespace nibble::eval

@@ -50,7 +50,7 @@ struct Loaded {
   std::shared_ptr<Allocator> allocator;
   backend::Stream stream;
   autograd::Context cx;
-  std::unique_ptr<CausalModel> model;
+  std::unique_ptr<Model> model;
 };
 
 inline std::vector<float> to_vector(const Tensor& t) {
