@@ -13,8 +13,21 @@ class WeightLease {
   WeightLease(Stream& stream, const quant::Weight& weight, DType dtype);
   const Tensor& values() const { return values_; }
 
- private:
+ protected:
+  WeightLease() = default;
+  void decode(Stream& stream, const quant::Weight& weight, DType dtype);
   Tensor values_;
+};
+
+// A lease for matmul() and low_rank_matmul(): an int8 weight lends its codes where the device multiplies them, and
+// absmax() is then what goes with them (null otherwise).
+class ProductLease : public WeightLease {
+ public:
+  ProductLease(Stream& stream, const quant::Weight& weight, DType compute);
+  const Tensor* absmax() const { return absmax_; }
+
+ private:
+  const Tensor* absmax_ = nullptr;  // of the weight
 };
 
 }  // namespace nibble::backend

@@ -20,8 +20,8 @@ void base_product(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
   if (few_rows(cx, x.size(0))) {
     backend::weight_matvec(stream, x, *args.weight, y);
   } else {
-    const backend::WeightLease w(stream, *args.weight, backend::product_dtype(cx.device(), cx.compute()));
-    backend::matmul(stream, x, w.values(), y, {.transpose_b = true});
+    const backend::ProductLease w(stream, *args.weight, cx.compute());
+    backend::matmul(stream, x, w.values(), y, {.transpose_b = true, .absmax = w.absmax()});
   }
   if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
 }
@@ -58,8 +58,8 @@ void fused_product(Context& cx, const Tensor& x, const LinearArgs& args, const S
     return lora.beside(x, s.xa, y);
   }
   {
-    const backend::WeightLease w(stream, *args.weight, backend::product_dtype(cx.device(), cx.compute()));
-    lora.forward(x, w.values(), s.xa, y);
+    const backend::ProductLease w(stream, *args.weight, cx.compute());
+    lora.forward(x, w, s.xa, y);
   }
   if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
 }
@@ -124,15 +124,14 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
         if (fused && x_value && !*branches[0].made) down(c, x_value, branches[0]);
         std::optional<LoraFused> lora;
         if (fused) lora.emplace(c, branches[0].branch);
-        Tensor decoded;
-        std::optional<backend::WeightLease> lease;
-        if (slot)
-          decoded = lease.emplace(c.stream(), *args.weight, backend::product_dtype(c.device(), c.compute()))
-                        .values();
+        std::optional<backend::ProductLease> weight;
+        if (slot) weight.emplace(c.stream(), *args.weight, c.compute());
         if (fused) {
-          lora->backward(b, dy, decoded, x_value, branches[0].xa, dx.grad, dx.accumulate);
+          lora->backward(b, dy, weight ? &*weight : nullptr, x_value, branches[0].xa, dx.grad, dx.accumulate);
         } else {
-          if (slot) backend::matmul(c.stream(), dy, decoded, dx.grad, {.accumulate = dx.accumulate});
+          if (slot)
+            backend::matmul(c.stream(), dy, weight->values(), dx.grad,
+                            {.accumulate = dx.accumulate, .absmax = weight->absmax()});
           for (const SavedBranch& s : branches) {
             const int64_t begin = s.branch.begin, end = s.branch.end;
             LoraBackward(c, s.branch, end - begin, slot != nullptr)(

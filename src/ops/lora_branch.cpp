@@ -53,8 +53,9 @@ LoraFused::LoraFused(Context& cx, const LoraBranch& branch)
       a_(product_form(cx, branch.a.value(), "lora.a")),
       b_(product_form(cx, branch.b.value(), "lora.b")) {}
 
-void LoraFused::forward(const Tensor& x, const Tensor& w, Tensor xa, Tensor y) {
-  backend::low_rank_matmul(cx_.stream(), x, w, a_, b_, xa, y, {.transpose = true, .beta = branch_.scale});
+void LoraFused::forward(const Tensor& x, const backend::ProductLease& w, Tensor xa, Tensor y) {
+  backend::low_rank_matmul(cx_.stream(), x, w.values(), a_, b_, xa, y,
+                           {.transpose = true, .beta = branch_.scale, .absmax = w.absmax()});
 }
 
 void LoraFused::beside(const Tensor& x, Tensor xa, Tensor y) {
@@ -62,12 +63,12 @@ void LoraFused::beside(const Tensor& x, Tensor xa, Tensor y) {
   backend::matmul(cx_.stream(), xa, b_, y, {.transpose_b = true, .accumulate = true, .alpha = branch_.scale});
 }
 
-void LoraFused::backward(Backward& b, const Tensor& dy, const Tensor& w, const Tensor& x, const Tensor& xa,
-                         Tensor dx, bool accumulate) {
+void LoraFused::backward(Backward& b, const Tensor& dy, const backend::ProductLease* w, const Tensor& x,
+                         const Tensor& xa, Tensor dx, bool accumulate) {
   Tensor dxa = cx_.empty({dy.size(0), a_.size(0)}, cx_.compute(), "lora.dxa");
   if (dx)
-    backend::low_rank_matmul(cx_.stream(), dy, w, b_, a_, dxa, dx,
-                             {.accumulate = accumulate, .alpha = branch_.scale});
+    backend::low_rank_matmul(cx_.stream(), dy, w->values(), b_, a_, dxa, dx,
+                             {.accumulate = accumulate, .alpha = branch_.scale, .absmax = w->absmax()});
   else
     backend::matmul(cx_.stream(), dy, b_, dxa, {.alpha = branch_.scale});
   factor_gradients(cx_, branch_, b, dy, xa, dxa, [&] { return x; });

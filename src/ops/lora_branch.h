@@ -5,6 +5,7 @@
 // products' type once per object. `salt` (the number of the first row) sets the dropout masks of different
 // chunks apart.
 #pragma once
+#include "backend/weight_lease.h"
 #include "ops/ops.h"
 
 namespace nibble::ops {
@@ -29,12 +30,12 @@ class LoraFused {
  public:
   LoraFused(Context& cx, const LoraBranch& branch);
   // xa = x · Aᵀ,  y = x · Wᵀ + scale · xa · Bᵀ.
-  void forward(const Tensor& x, const Tensor& w, Tensor xa, Tensor y);
+  void forward(const Tensor& x, const backend::ProductLease& w, Tensor xa, Tensor y);
   // xa likewise, and y += scale · xa · Bᵀ where y holds x · Wᵀ already.
   void beside(const Tensor& x, Tensor xa, Tensor y);
   // dx (+)= dy · W + dxa · A with dxa = scale · dy · B, and the gradients of A and B. dx undefined: not
-  // wanted, nor is w read then.
-  void backward(Backward& b, const Tensor& dy, const Tensor& w, const Tensor& x, const Tensor& xa, Tensor dx,
+  // wanted, and w may be null.
+  void backward(Backward& b, const Tensor& dy, const backend::ProductLease* w, const Tensor& x, const Tensor& xa, Tensor dx,
                 bool accumulate);
 
  private:

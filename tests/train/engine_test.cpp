@@ -238,7 +238,22 @@ TEST(Engine, ANonFiniteValueIsTracedToLayerAndOperation) {
   EXPECT_THAT(outcome.nonfinite, HasSubstr("micro-batch 1"));
 }
 
-TEST(Engine, NothingChangesWhenInterruptedOrNotFinite) {
+TEST(Engine, AStepThatWasNotFiniteLeavesNoTrace) {
+  const TempDir dir;
+  const Prepared prepared = tiny_run(dir.path, {"dtype=f32"});
+  const auto hurt = make_engine(prepared), whole = make_engine(prepared);
+  Trace a, b;
+  run_steps(*hurt, 1, 2, a);
+  float& value = hurt->parameters().front()->variable.value().data<float>()[0];
+  const float good = std::exchange(value, std::numeric_limits<float>::quiet_NaN());
+  EXPECT_NE(hurt->step(some_step(7), 7, 3, 0.003).nonfinite, "");
+  value = good;
+  run_steps(*hurt, 3, 4, a);
+  run_steps(*whole, 1, 4, b);
+  expect_same(a, b);
+}
+
+TEST(Engine, NothingChangesWhenInterrupted) {
   const TempDir dir;
   const Prepared prepared = tiny_run(dir.path, {});
   const auto engine = make_engine(prepared);

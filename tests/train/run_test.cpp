@@ -10,9 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <fstream>
 #include <functional>
+#include <limits>
 
+#include "backend/cpu/kernels.h"
 #include "base/process.h"
 #include "io/train_state.h"
 #include "tests/train/tiny.h"
@@ -281,6 +284,42 @@ TEST(Run, NonFiniteStopsWithTheLastGoodCheckpointOrIsSkipped) {
   skip.emplace_back("on_nonfinite=skip");
   EXPECT_THAT(message_of([&] { run(dir.path + "/skip", skip); }),
               HasSubstr("20 steps in a row were not finite"));
+}
+
+// The CPU's cross entropy, two of whose training calls lose a value: a step's, and the search's that runs it again.
+int64_t training_calls = 0;
+void lossy_cross_entropy(backend::Stream& stream, Tensor& logits, const Tensor& labels, float factor, bool gradient,
+                         Tensor& losses) {
+  backend::cpu::cross_entropy(stream, logits, labels, factor, gradient, losses);
+  if (!gradient) return;
+  ++training_calls;
+  if (training_calls == 3 || training_calls == 4) losses.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+}
+
+TEST(Run, ASkippedStepIsLeftOutAndTheRunGoesOn) {
+  const TempDir dir;
+  const auto lossy_run = [&](const std::string& name, const std::vector<std::string>& keys, bool resume) {
+    Prepared prepared = tiny_run(dir.path + "/" + name, keys);
+    backend::cross_entropy.set(Device::kCpu, lossy_cross_entropy);
+    const RunResult result = run_training(std::move(prepared), {.resume = resume, .quiet = true, .started = now_seconds()});
+    backend::cross_entropy.set(Device::kCpu, backend::cpu::cross_entropy);
+    return result;
+  };
+  const std::vector<std::string> keys = {"on_nonfinite=skip", "save_total_limit=1", "eval_steps=2", "lr_scheduler_type=constant"};
+  training_calls = 0;
+  const RunResult whole = lossy_run("whole", keys, false);
+  EXPECT_EQ(whole.skipped, 1);
+  ASSERT_EQ(whole.steps.size(), 6u);
+  EXPECT_TRUE(std::isnan(whole.steps[2].loss));
+  for (const size_t i : {0u, 1u, 3u, 4u, 5u}) EXPECT_TRUE(std::isfinite(whole.steps[i].loss)) << i;
+  // Only what was not finite is missing: the state goes on from the second update, also through a checkpoint.
+  EXPECT_EQ(io::read_checkpoint(dir.path + "/whole/checkpoint-6").scalars["updates"], 5);
+  training_calls = 0;
+  auto first = keys;
+  first.emplace_back("max_steps=4");
+  EXPECT_EQ(lossy_run("parts", first, false).skipped, 1);
+  lossy_run("parts", keys, true);
+  expect_same_runs(dir.path + "/whole", dir.path + "/parts");
 }
 
 TEST(Run, AFullDiskLeavesTheEarlierCheckpoints) {

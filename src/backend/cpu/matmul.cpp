@@ -7,6 +7,8 @@
 namespace nibble::backend {
 
 DType product_dtype(Device, DType compute) { return compute; }
+// In f32 the answer wanted is that of the decoded weight to the last bits.
+bool multiplies_int8(Device, DType compute) { return compute == kBF16; }
 
 namespace cpu {
 
@@ -18,12 +20,25 @@ void require_floats(const char* op, std::initializer_list<const Tensor*> tensors
             dtype_name(t->dtype()));
 }
 
+// B of [k, n] or its transposition: floats, or int8 codes with their rows' absmax.
+void require_right_operand(const char* op, const Tensor& b, const Tensor* absmax, int64_t k,
+                           bool a_transposed) {
+  if (b.dtype() != kI8) return require_floats(op, {&b});
+  require(absmax != nullptr && absmax->dtype() == kF32 && absmax->numel() == b.size(0), op,
+          "int8 codes {} come with the f32 absmax of each of their rows, got {}", b.shape(),
+          absmax == nullptr ? "none" : absmax->shape().str());
+  require(k % 2 == 0 && !a_transposed, op,
+          "products of int8 codes need an even k and a left side as it lies, got k {}", k);
+}
+
 Matrix matrix_of(const Tensor& t, bool transposed) { return {t.raw(), t.dtype(), t.shape()[1], transposed}; }
 
 }  // namespace
 
 void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args) {
-  require_floats("matmul", {&a, &b, &c});
+  require_floats("matmul", {&a, &c});
+  require_right_operand("matmul", b, args.absmax, args.transpose_a ? a.shape()[0] : a.shape()[1],
+                        args.transpose_a);
   Product p;
   p.m = c.shape()[0];
   p.n = c.shape()[1];
@@ -40,12 +55,14 @@ void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulA
   p.ldc = p.n;
   p.alpha = args.alpha;
   p.accumulate = args.accumulate;
+  if (b.dtype() == kI8) p.absmax = args.absmax->data<float>();
   multiply_packed(stream, p);
 }
 
 void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q,
                      Tensor& t, Tensor& c, LowRankArgs args) {
-  require_floats("low_rank_matmul", {&x, &w, &p, &q, &t, &c});
+  require_floats("low_rank_matmul", {&x, &p, &q, &t, &c});
+  require_right_operand("low_rank_matmul", w, args.absmax, x.shape()[1], false);
   LowRank low_rank{.r = t.shape()[1],
                    .p = matrix_of(p, args.transpose),
                    .q = matrix_of(q, args.transpose),
@@ -62,11 +79,14 @@ void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Ten
                   .c_dtype = c.dtype(),
                   .ldc = c.shape()[1],
                   .accumulate = args.accumulate,
-                  .low_rank = &low_rank};
-  if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0)
+                  .low_rank = &low_rank,
+                  .absmax = w.dtype() == kI8 ? args.absmax->data<float>() : nullptr};
+  const bool fits = w.dtype() != kI8 || product.k <= kInt8Depth;
+  if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0 && fits)
     return multiply_packed(stream, product);
   matmul(stream, x, p, t, {.transpose_b = args.transpose, .alpha = args.alpha});
-  matmul(stream, x, w, c, {.transpose_b = args.transpose, .accumulate = args.accumulate});
+  matmul(stream, x, w, c,
+         {.transpose_b = args.transpose, .accumulate = args.accumulate, .absmax = args.absmax});
   matmul(stream, t, q, c, {.transpose_b = args.transpose, .accumulate = true, .alpha = args.beta});
 }
 

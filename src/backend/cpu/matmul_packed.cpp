@@ -1,8 +1,11 @@
 // Products by packed panels (Goto & van de Geijn 2008): B is packed once for all threads, rows of A are
 // divided among them. With few rows the columns are divided instead and each thread packs its own.
 //
-// k counts steps (gemm_step.h): with pairs of bf16 every offset along k is half of what it is in values, and operands
-// are read as the floats that two of their neighbours make.
+// k counts steps (gemm_step.h): with pairs every offset along k is half of what it is in values, and operands
+// are read as the floats that two of their neighbours make. Beside a product of integers a low-rank pair is
+// one of floats.
+#include <cmath>
+
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -13,9 +16,11 @@
 namespace nibble::backend::cpu {
 // A low-rank pair in the form in which tiles read it.
 struct PackedPair {
-  const float* p = nullptr;  // panels of p over the present k, or null: t is complete
-  const float* q = nullptr;  // panels of q over the present columns, or null: k goes on
-  float* t = nullptr;        // f32 [m, ld]
+  Step step = Step::kFloat;
+  int64_t depth = 0, block = 0;  // all of k and a block of it, in its steps
+  const float* p = nullptr;      // panels of p over the present k, or null: t is complete
+  const float* q = nullptr;      // panels of q over the present columns, or null: k goes on
+  float* t = nullptr;            // f32 [m, ld]
   int64_t ld = 0;
   int64_t steps = 0;  // of r
 };
@@ -48,11 +53,21 @@ Matrix paired(Matrix m) {
 }
 
 // B steps [k0, k0 + k), columns [column, column + columns) as panels at `to`.
-void pack_b(const Matrix& b, bool pairs, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
-  if (pairs) {
+void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
+  const int64_t width = gemm_panel_width();
+  if (step == Step::kInt16Pair) {
+    const auto* codes = static_cast<const int8_t*>(b.data);
+    if (!b.transposed)
+      return pack_panels_of_int8(codes + 2 * k0 * b.ld + column, b.ld, k, columns, to, k * width);
+    for (int64_t j = 0; j < columns; j += width, to += k * width)
+      pack_panel_transposed(reinterpret_cast<const Int8Pair*>(codes + (column + j) * b.ld) + k0, b.ld / 2, k,
+                            columns - j, to);
+    return;
+  }
+  if (step != Step::kFloat) {
     if (b.transposed) return pack_columns<float>(paired(b), k0, k, column, columns, to);
     const auto* from = static_cast<const BFloat16*>(b.data) + 2 * k0 * b.ld + column;
-    return pack_panels_of_pairs(from, b.ld, k, columns, to, k * gemm_panel_width());
+    return pack_panels_of_pairs(from, b.ld, k, columns, to, k * width);
   }
   if (b.dtype == kF32) return pack_columns<float>(b, k0, k, column, columns, to);
   pack_columns<BFloat16>(b, k0, k, column, columns, to);
@@ -67,7 +82,8 @@ int64_t panel_width() { return gemm_panel_width(); }
 // of k.
 struct TileOfA {
   const float* data;
-  int64_t ld;  // 0: packed
+  int64_t ld;                     // 0: packed
+  const float* scales = nullptr;  // of integers: [block of k][rows]
 };
 
 template <class T>
@@ -107,27 +123,96 @@ Matrix rounded_rows(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int6
   return {to, kF32, k, false};
 }
 
-TileOfA tile_of_product(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
-                        int64_t columns) {
-  if (p.step != Step::kFloat) {
-    if (p.a.dtype == kF32)
-      return tile_of_a<float>(rounded_rows(p.a, row, rows, k0, k), 0, rows, 0, k, block, columns);
-    return tile_of_a<float>(paired(p.a), row, rows, k0, k, block, columns);
+// A stretch of a row as integers; returns what they are to be multiplied with. `absmax`: factors of its
+// values, or null.
+template <class T>
+float integers(const T* from, const float* absmax, int64_t n, int16_t* to) {
+  constexpr float kLevels = 16383,
+                  kLeast = 0x1.0p-100f;  // 2 · 384 · 127 · 16383 < 2³¹; the reciprocal overflows below
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<int16_t, decltype(d)> d16;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d)), whole = n / lanes * lanes;
+  const auto value = [&](int64_t i) HWY_ATTR {
+    const auto v = load_f32(d, from + i);
+    return absmax == nullptr ? v : hn::Mul(v, hn::LoadU(d, absmax + i));
+  };
+  const auto one = [&](int64_t i) { return absmax == nullptr ? widen(from[i]) : widen(from[i]) * absmax[i]; };
+  auto most = hn::Zero(d), probe = hn::Zero(d);
+  for (int64_t i = 0; i < whole; i += lanes) {
+    const auto v = value(i);
+    most = hn::Max(most, hn::Abs(v));
+    probe = hn::MulAdd(v, hn::Zero(d), probe);
   }
-  if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
-  return tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
+  float largest = hn::GetLane(hn::MaxOfLanes(d, most)), not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
+  for (int64_t i = whole; i < n; ++i) {
+    largest = std::max(largest, std::abs(one(i)));
+    not_finite += one(i) * 0.0f;
+  }
+  const bool usable = largest >= kLeast && not_finite == 0;
+  const float factor = usable ? kLevels / largest : 0.0f;
+  const auto up = hn::Set(d, factor);
+  for (int64_t i = 0; i < whole; i += lanes) {
+    const auto scaled =
+        usable ? hn::NearestInt(hn::Mul(value(i), up)) : hn::Zero(hn::RebindToSigned<decltype(d)>());
+    hn::StoreU(hn::DemoteTo(d16, scaled), d16, to + i);
+  }
+  for (int64_t i = whole; i < n; ++i)
+    to[i] = usable ? static_cast<int16_t>(std::lrintf(one(i) * factor)) : int16_t{0};
+  return largest / (kLevels * 127) + not_finite;
+}
+
+// Rows of A over steps [k0, k0 + k) as integers, those of each block of k with scales of their own.
+struct IntegerRows {
+  Matrix pairs;
+  const float* scales;
+};
+IntegerRows integer_rows(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block) {
+  float* to = local_buffer(LocalSlot::kD, rows * (k + (k + block - 1) / block));
+  float* scales = to + rows * k;
+  const float* absmax = p.b.transposed ? nullptr : p.absmax + 2 * k0;
+  for (int64_t at = 0; at < k; at += block)
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t from = (row + r) * p.a.ld + 2 * (k0 + at), n = 2 * std::min(block, k - at);
+      auto* out = reinterpret_cast<int16_t*>(to + r * k + at);
+      const float* factors = absmax == nullptr ? nullptr : absmax + 2 * at;
+      scales[at / block * rows + r] =
+          p.a.dtype == kF32 ? integers(static_cast<const float*>(p.a.data) + from, factors, n, out)
+                            : integers(static_cast<const BFloat16*>(p.a.data) + from, factors, n, out);
+    }
+  return {{to, kF32, k, false}, scales};
+}
+
+TileOfA tile_of_step(const Product& p, Step step, int64_t row, int64_t rows, int64_t k0, int64_t k,
+                     int64_t block, int64_t columns) {
+  if (step == Step::kInt16Pair) {
+    const IntegerRows integers = integer_rows(p, row, rows, k0, k, block);
+    TileOfA a = tile_of_a<float>(integers.pairs, 0, rows, 0, k, block, columns);
+    a.scales = integers.scales;
+    return a;
+  }
+  if (step == Step::kFloat) {
+    if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
+    return tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
+  }
+  if (p.a.dtype == kF32)
+    return tile_of_a<float>(rounded_rows(p.a, row, rows, k0, k), 0, rows, 0, k, block, columns);
+  return tile_of_a<float>(paired(p.a), row, rows, k0, k, block, columns);
 }
 
 // gemm_block with the product's kind of step.
 template <RowsOfA kRows>
 void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
-              const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
+              const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc,
+              const float* row_scales = nullptr, const float* column_scales = nullptr) {
 #if HWY_TARGET == HWY_AVX3
   if (step == Step::kPair)
     return gemm_block<kRows, Step::kPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
 #endif
   if (step == Step::kFloat)
     return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+  if (step == Step::kInt16Pair)
+    return gemm_block<kRows, Step::kInt16Pair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c,
+                                               ldc, row_scales, column_scales);
   gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
 }
 
@@ -149,7 +234,7 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
-    block_of<RowsOfA::kPacked>(p.step, rows, low.r, depth, low.alpha, a + padded * at, kGemmRows * depth,
+    block_of<RowsOfA::kPacked>(pair.step, rows, low.r, depth, low.alpha, a + padded * at, kGemmRows * depth,
                                pair.p + at * width, k * width, !(first && at == 0), t, pair.ld);
   }
   if (!last) return;
@@ -175,8 +260,13 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.steps();
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
-  const TileOfA a = tile_of_product(p, row, rows, k0, k, block, readers);
-  if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
+  const bool apart = pair.step != p.step;  // then k is not divided
+  if (apart && pair.p != nullptr) {
+    const TileOfA a = tile_of_step(p, pair.step, row, rows, 0, pair.depth, pair.block, readers);
+    tile_of_t(p, pair, a.data, row, rows, true, true, pair.depth, pair.block);
+  }
+  const TileOfA a = tile_of_step(p, p.step, row, rows, k0, k, block, readers);
+  if (!apart && pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
   // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
   for (int64_t j = 0; j < columns; j += kChunk) {
     const int64_t count = std::min(kChunk, columns - j);
@@ -193,26 +283,28 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
       int64_t stride = k * width;
       if (packed == nullptr) {
         float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * width * depth);
-        pack_b(p.b, p.step != Step::kFloat, k0 + at, depth, column + j, count, own);
+        pack_b(p.b, p.step, k0 + at, depth, column + j, count, own);
         panels = own;
         stride = depth * width;
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
+      const float* row_scales = a.scales == nullptr ? nullptr : a.scales + at / block * rows;
+      const float* column_scales = p.absmax != nullptr && p.b.transposed ? p.absmax + column + j : nullptr;
       if (a.ld == 0)
         block_of<RowsOfA::kPacked>(p.step, rows, count, depth, p.alpha, a.data + padded * at,
-                                   kGemmRows * depth, panels, stride, add, c, ldc);
+                                   kGemmRows * depth, panels, stride, add, c, ldc, row_scales, column_scales);
       else
         block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride,
-                                     add, c, ldc);
+                                     add, c, ldc, row_scales, column_scales);
     }
     if (pair.q != nullptr) {
       const float* t = pair.t + row * pair.ld;
       int64_t ld = pair.ld;
-      if (p.step != Step::kFloat) {
+      if (pair.step != Step::kFloat) {
         ld = pair.steps;
         t = static_cast<const float*>(p.low_rank->t) + row * ld;
       }
-      block_of<RowsOfA::kAsStored>(p.step, rows, count, pair.steps, p.low_rank->beta, t, ld,
+      block_of<RowsOfA::kAsStored>(pair.step, rows, count, pair.steps, p.low_rank->beta, t, ld,
                                    pair.q + j * pair.steps, pair.steps * width, true, c, ldc);
     }
     if (!direct && last)
@@ -253,7 +345,7 @@ int64_t tile_rows(int64_t m) {
 bool can_pair(const Product& p) {
   const auto even = [](const Matrix& m) { return m.dtype == kBF16 && (!m.transposed || m.ld % 2 == 0); };
   return p.m > kFewRows && p.k % 2 == 0 && !p.a.transposed && (p.a.dtype == kF32 || p.a.ld % 2 == 0) &&
-         even(p.b) &&
+         (p.b.dtype == kI8 || even(p.b)) &&
          (p.low_rank == nullptr || (even(p.low_rank->p) && even(p.low_rank->q) && p.low_rank->r % 2 == 0 &&
                                     p.low_rank->t_dtype == kBF16));
 }
@@ -271,8 +363,11 @@ Step bf16_step() {
 void force_bf16_step(std::optional<Step> step) { forced_step = step; }
 
 void multiply_packed(Stream& stream, Product p) {
-  if (can_pair(p)) p.step = bf16_step();
-  const bool pairs = p.step != Step::kFloat;
+  PackedPair pair;
+  if (can_pair(p)) pair.step = p.step = bf16_step();
+  pair.depth = p.steps();
+  pair.block = block_of_k(pair.depth);
+  if (p.b.dtype == kI8) p.step = Step::kInt16Pair;
   const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)();
   const int64_t depth = p.steps(), block = block_of_k(depth);
   const bool few = p.m <= kFewRows;
@@ -286,16 +381,18 @@ void multiply_packed(Stream& stream, Product p) {
     sums =
         reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
   float *packed = nullptr, *packed_p = nullptr, *packed_q = nullptr;
-  PackedPair pair;
+  const bool apart = pair.step != p.step;
   if (!few) {
     const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
     pair.ld = divide(r, width) * width;
-    pair.steps = pairs ? r / 2 : r;
+    pair.steps = pair.step == Step::kFloat ? r : r / 2;
     packed = reinterpret_cast<float*>(stream.scratch(
-        Stream::kKernelSlot, static_cast<size_t>(columns * (slab + pair.steps) + pair.ld * (slab + p.m)) * 4));
+        Stream::kKernelSlot,
+        static_cast<size_t>(columns * (slab + pair.steps) + pair.ld * ((apart ? pair.depth : slab) + p.m)) *
+            4));
     packed_q = packed + columns * slab;
     packed_p = packed_q + columns * pair.steps;
-    pair.t = packed_p + pair.ld * slab;
+    pair.t = packed_p + pair.ld * (apart ? pair.depth : slab);
   }
   if (few) {
     const int64_t columns =
@@ -311,15 +408,15 @@ void multiply_packed(Stream& stream, Product p) {
     for (int64_t k0 = 0; k0 < depth; k0 += slab) {
       const int64_t k = std::min(slab, depth - k0);
       parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
-        HWY_DYNAMIC_DISPATCH(pack_b)(p.b, pairs, k0, k, column + begin, end - begin, packed + begin * k);
+        HWY_DYNAMIC_DISPATCH(pack_b)(p.b, p.step, k0, k, column + begin, end - begin, packed + begin * k);
       });
       if (p.low_rank != nullptr) {
         pair.p = column == 0 ? packed_p : nullptr;
         pair.q = k0 + k == depth ? packed_q : nullptr;
-        if (pair.p != nullptr)
-          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->p, pairs, k0, k, 0, p.low_rank->r, packed_p);
+        if (pair.p != nullptr) HWY_DYNAMIC_DISPATCH(pack_b)
+        (p.low_rank->p, pair.step, apart ? 0 : k0, apart ? pair.depth : k, 0, p.low_rank->r, packed_p);
         if (pair.q != nullptr)
-          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pairs, 0, pair.steps, column, columns, packed_q);
+          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pair.step, 0, pair.steps, column, columns, packed_q);
       }
       parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(tile)

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "backend/cpu/block_scales.h"
@@ -11,6 +13,22 @@
 #include "backend/cpu/simd_targets.h"
 #include "backend/kernels/matvec.h"
 #include "base/parallel.h"
+
+#ifndef NIBBLE_CPU_MATVEC_INT16
+#define NIBBLE_CPU_MATVEC_INT16
+namespace nibble::backend::cpu {
+// Rows of inputs, ready for products: x[t, i] ≈ values[t * stride + i] * scales[run * count + t], run = i /
+// (its length); sums[run * count + t] is Σ x over the run.
+struct Int16Inputs {
+  const int16_t* values;
+  int64_t stride;
+  const float *scales, *sums;
+  int64_t count;  // of all rows, also in inputs from() one of them on
+  Int16Inputs from(int64_t t) const { return {values + t * stride, stride, scales + t, sums + t, count}; }
+};
+inline constexpr int64_t kAhead = 4;  // rows of weights between what is worked on and what is fetched
+}  // namespace nibble::backend::cpu
+#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/matvec_int16.cpp"
@@ -52,12 +70,12 @@ void arrange_pairs(const int16_t* from, int64_t n, int16_t* to) {
 // x (bf16, n values) in runs. `levels` is what a run's largest magnitude becomes; a run below kLeast counts
 // as zero (its reciprocal would overflow), one that is not finite makes every product NaN.
 void prepare_inputs(const std::byte* x, int64_t n, int64_t run, float levels, bool pairs, int16_t* plain,
-                    Int16Inputs to) {
+                    int16_t* to_values, float* to_scales, float* to_sums, int64_t apart) {
   constexpr float kLeast = 0x1.0p-100f;
   const F32 d;
   const hn::Rebind<int16_t, F32> d16;
   const auto* v = reinterpret_cast<const BFloat16*>(x);
-  int16_t* values = pairs ? plain : to.values;
+  int16_t* values = pairs ? plain : to_values;
   for (int64_t r = 0; r < n / run; ++r, v += run, values += run) {
     auto most = hn::Zero(d), sum = hn::Zero(d), probe = hn::Zero(d);
     for (int64_t i = 0; i < run; i += kLanes) {
@@ -69,19 +87,19 @@ void prepare_inputs(const std::byte* x, int64_t n, int64_t run, float levels, bo
     const float largest = hn::GetLane(hn::MaxOfLanes(d, most)),
                 not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
     const bool usable = largest >= kLeast && not_finite == 0;
-    to.scales[r] = largest / levels + not_finite;
-    to.sums[r] = hn::GetLane(hn::SumOfLanes(d, sum));
+    to_scales[r * apart] = largest / levels + not_finite;
+    to_sums[r * apart] = hn::GetLane(hn::SumOfLanes(d, sum));
     const auto up = hn::Set(d, usable ? levels / largest : 0.0f);
     for (int64_t i = 0; i < run; i += kLanes) {
       const auto scaled = usable ? hn::NearestInt(hn::Mul(load_f32(d, v + i), up)) : hn::Zero(I32());
       hn::StoreU(hn::DemoteTo(d16, scaled), d16, values + i);
     }
   }
-  if (pairs) arrange_pairs(plain, n, to.values);
+  if (pairs) arrange_pairs(plain, n, to_values);
 }
 
-// A kind of run: kRun weights in integers, in the order of Int16Inputs, and what their sum is multiplied by; where
-// kMinima, what is added times the run's inputs.
+// A kind of run: kRun weights in integers, in the order of Int16Inputs, and what their sum is multiplied by;
+// where kMinima, what is added times the run's inputs.
 struct ScaleOfRun {
   float scale, minimum;
 };
@@ -93,10 +111,54 @@ HWY_INLINE ScaleOfRun two_halves(const uint8_t* p) {
   const hn::Rebind<uint16_t, decltype(d)> bits;
   const hn::Rebind<hwy::float16_t, decltype(d)> d16;
   float out[4];
-  hn::StoreU(hn::PromoteTo(d, hn::BitCast(d16, hn::LoadU(bits, reinterpret_cast<const uint16_t*>(p)))), d, out);
+  hn::StoreU(hn::PromoteTo(d, hn::BitCast(d16, hn::LoadU(bits, reinterpret_cast<const uint16_t*>(p)))), d,
+             out);
   return {out[0], out[1]};
 #else
   return {half_at(p), half_at(p + 2)};
+#endif
+}
+
+// Scales and minima of one run in four rows of weights.
+using D4 = hn::CappedTag<float, 4>;
+struct ScalesOfFour {
+  hn::Vec<D4> scale, minimum;
+};
+template <class Run>
+HWY_INLINE ScalesOfFour scales_one_by_one(const Run* rows, int64_t run) {
+  HWY_ALIGN float scale[4], minimum[4];
+  for (int i = 0; i < 4; ++i) {
+    const ScaleOfRun s = rows[i].scale(run);
+    scale[i] = s.scale;
+    minimum[i] = s.minimum;
+  }
+  return {hn::Load(D4(), scale), hn::Load(D4(), minimum)};
+}
+// Of blocks that begin with two f16 values (or with one, what follows being no matter).
+template <class Run>
+HWY_INLINE ScalesOfFour header_of_four(const Run* rows, int64_t offset) {
+#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+  const auto header = [&](int i) {
+    int32_t bits;
+    std::memcpy(&bits, rows[i].row + offset, 4);
+    return bits;
+  };
+  alignas(16) static constexpr uint8_t kScalesFirst[16] = {0, 1, 4, 5, 8,  9,  12, 13,
+                                                           2, 3, 6, 7, 10, 11, 14, 15};
+  const hn::CappedTag<uint8_t, 16> bytes;
+  const hn::Vec<decltype(bytes)> headers{_mm_set_epi32(header(3), header(2), header(1), header(0))};
+  const auto sorted = hn::TableLookupBytes(headers, hn::Load(bytes, kScalesFirst));
+  const hn::CappedTag<float, 8> d8;
+  const hn::Rebind<hwy::float16_t, decltype(d8)> d16;
+  const auto values = hn::PromoteTo(d8, hn::BitCast(d16, sorted));
+  return {hn::LowerHalf(D4(), values), hn::UpperHalf(D4(), values)};
+#else
+  HWY_ALIGN float scale[4], minimum[4];
+  for (int i = 0; i < 4; ++i) {
+    scale[i] = half_at(rows[i].row + offset);
+    minimum[i] = half_at(rows[i].row + offset + 2);
+  }
+  return {hn::Load(D4(), scale), hn::Load(D4(), minimum)};
 #endif
 }
 
@@ -106,12 +168,16 @@ struct CodebookRun {
   const float* scales;
   static constexpr int64_t kRun = 64;
   static constexpr bool kMinima = false;
-  CodebookRun(const uint8_t* low_bytes, const uint8_t* high_bytes, const uint8_t* row, const float* run_scales)
+  CodebookRun(const uint8_t* low_bytes, const uint8_t* high_bytes, const uint8_t* row,
+              const float* run_scales)
       : low(hn::LoadDup128(D8(), low_bytes)),
         high(hn::LoadDup128(D8(), high_bytes)),
         codes(row),
         scales(run_scales) {}
   HWY_INLINE ScaleOfRun scale(int64_t run) const { return {scales[run], 0}; }
+  static HWY_INLINE ScalesOfFour scales_of_four(const CodebookRun* rows, int64_t run) {
+    return scales_one_by_one(rows, run);
+  }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const auto mask = hn::Set(D8(), uint8_t{15});
@@ -144,6 +210,11 @@ struct NibbleRun {
     const ScaleOfRun s = two_halves(row + run * stride);
     return kWithMinimum ? s : ScaleOfRun{s.scale, -8 * s.scale};
   }
+  static HWY_INLINE ScalesOfFour scales_of_four(const NibbleRun* rows, int64_t run) {
+    ScalesOfFour s = header_of_four(rows, run * stride);
+    if (!kWithMinimum) s.minimum = hn::Mul(s.scale, hn::Set(D4(), -8.0f));
+    return s;
+  }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const auto mask = hn::Set(D16(), int16_t{15});
@@ -162,6 +233,9 @@ struct Q4KRun {
   static constexpr int64_t kRun = 32;
   static constexpr bool kMinima = true;
   HWY_INLINE ScaleOfRun scale(int64_t run) const { return {scales[run], minima[run]}; }
+  static HWY_INLINE ScalesOfFour scales_of_four(const Q4KRun* rows, int64_t run) {
+    return scales_one_by_one(rows, run);
+  }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const uint8_t* q = row + run / 8 * 144 + 16 + run % 8 / 2 * 32;
@@ -178,6 +252,9 @@ struct Q8Run {
   static constexpr int64_t kRun = 32;
   static constexpr bool kMinima = false;
   HWY_INLINE ScaleOfRun scale(int64_t run) const { return two_halves(row + run * 34); }
+  static HWY_INLINE ScalesOfFour scales_of_four(const Q8Run* rows, int64_t run) {
+    return header_of_four(rows, run * 34);
+  }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const hn::Rebind<int8_t, D16> di8;
@@ -186,62 +263,130 @@ struct Q8Run {
   }
 };
 
-// Σ over runs of scale[run] * x.scales[run] * (integer sum) + minimum[run] * x.sums[run], for T input rows at once.
-template <int T, class Run>
-HWY_INLINE void dot_runs(const Run& row, int64_t runs, const Int16Inputs* x, float* sums) {
-  hn::Vec<DF> acc[T];
-  float minima[T] = {};
-  for (int t = 0; t < T; ++t) acc[t] = hn::Zero(DF());
+// The product of a row of weights and a row of inputs is
+//   Σ over runs of (scale[run] · x.scales[run]) · (integer sum) + minimum[run] · x.sums[run]
+// in the same steps however many rows of either are taken together. Their sums stand in arrays that only
+// constants index, so that they stay in registers.
+
+// Four rows of weights, one of inputs.
+template <class Run, size_t... I>
+HWY_INLINE void dot_four_rows(const Run* rows, int64_t runs, const Int16Inputs& x, float* sums,
+                              std::index_sequence<I...>) {
+  hn::Vec<DF> acc[4] = {(static_cast<void>(I), hn::Zero(DF()))...};
+  auto minima = hn::Zero(D4());
   for (int64_t r = 0; r < runs; ++r) {
-    V32 sum[T];
-    for (int t = 0; t < T; ++t) sum[t] = hn::Zero(D32());
+    V32 sum[4] = {(static_cast<void>(I), hn::Zero(D32()))...};
+    const int16_t* values = x.values + r * Run::kRun;
+    (rows[I].weights(r, [&](int64_t at, V16 w) HWY_ATTR { sum[I] = multiply_add(w, values + at, sum[I]); }),
+     ...);
+    const ScalesOfFour s = Run::scales_of_four(rows, r);
+    HWY_ALIGN float scale[4];
+    hn::Store(hn::Mul(s.scale, hn::Set(D4(), x.scales[r * x.count])), D4(), scale);
+    ((acc[I] = hn::MulAdd(hn::ConvertTo(DF(), sum[I]), hn::Set(DF(), scale[I]), acc[I])), ...);
+    if constexpr (Run::kMinima) minima = hn::MulAdd(s.minimum, hn::Set(D4(), x.sums[r * x.count]), minima);
+  }
+  HWY_ALIGN float least[4];
+  hn::Store(minima, D4(), least);
+  ((sums[I] = hn::GetLane(hn::SumOfLanes(DF(), acc[I])) + least[I]), ...);
+}
+
+// One row of weights, as many of inputs as there are I, from x on.
+template <class Run, size_t... I>
+HWY_INLINE void dot_inputs(const Run& row, int64_t runs, const Int16Inputs& x, float* sums, int64_t ld,
+                           std::index_sequence<I...>) {
+  constexpr size_t kCount = sizeof...(I);
+  using D = hn::CappedTag<float, kCount>;
+  constexpr size_t kParts = kCount / HWY_MIN(kCount, HWY_LANES(float));
+  const size_t lanes = hn::Lanes(D());
+  hn::Vec<DF> acc[kCount] = {(static_cast<void>(I), hn::Zero(DF()))...};
+  HWY_ALIGN float minima[kCount] = {}, scale[kCount];
+  for (int64_t r = 0; r < runs; ++r) {
+    V32 sum[kCount] = {(static_cast<void>(I), hn::Zero(D32()))...};
+    const int16_t* values = x.values + r * Run::kRun;
     row.weights(r, [&](int64_t at, V16 w) HWY_ATTR {
-      for (int t = 0; t < T; ++t) sum[t] = multiply_add(w, x[t].values + r * Run::kRun + at, sum[t]);
+      ((sum[I] = multiply_add(w, values + static_cast<int64_t>(I) * x.stride + at, sum[I])), ...);
     });
     const ScaleOfRun s = row.scale(r);
-    for (int t = 0; t < T; ++t) {
-      acc[t] = hn::MulAdd(hn::ConvertTo(DF(), sum[t]), hn::Set(DF(), s.scale * x[t].scales[r]), acc[t]);
-      if constexpr (Run::kMinima) minima[t] += s.minimum * x[t].sums[r];
+    for (size_t part = 0; part < kParts; ++part) {
+      const size_t at = part * lanes;
+      hn::Store(hn::Mul(hn::Set(D(), s.scale), hn::LoadU(D(), x.scales + r * x.count + at)), D(), scale + at);
+      if constexpr (Run::kMinima)
+        hn::Store(hn::MulAdd(hn::Set(D(), s.minimum), hn::LoadU(D(), x.sums + r * x.count + at),
+                             hn::Load(D(), minima + at)),
+                  D(), minima + at);
     }
+    ((acc[I] = hn::MulAdd(hn::ConvertTo(DF(), sum[I]), hn::Set(DF(), scale[I]), acc[I])), ...);
   }
-  for (int t = 0; t < T; ++t) sums[t] = hn::GetLane(hn::SumOfLanes(DF(), acc[t])) + minima[t];
+  ((sums[static_cast<int64_t>(I) * ld] = hn::GetLane(hn::SumOfLanes(DF(), acc[I])) + minima[I]), ...);
 }
 
-template <class Run>
-void dot_all(const Run& row, int64_t runs, const Int16Inputs* x, int64_t count, float* sums) {
-  int64_t t = 0;
-  for (; t + 4 <= count; t += 4) dot_runs<4>(row, runs, x + t, sums + t);
-  for (; t < count; ++t) dot_runs<1>(row, runs, x + t, sums + t);
+// sums[t * ld + i] of `count` rows of weights, given by row_at(i), and every row of inputs.
+template <class RowAt>
+HWY_INLINE void dot_rows(RowAt&& row_at, int64_t count, int64_t runs, const Int16Inputs& x, float* sums,
+                         int64_t ld) {
+  using Run = decltype(row_at(int64_t{0}));
+  int64_t i = 0;
+  if (x.count == 1)
+    for (; i + 4 <= count; i += 4) {
+      const Run rows[4] = {row_at(i), row_at(i + 1), row_at(i + 2), row_at(i + 3)};
+      dot_four_rows(rows, runs, x, sums + i, std::make_index_sequence<4>());
+    }
+  for (; i < count; ++i) {
+    const Run row = row_at(i);
+    int64_t t = 0;
+    for (; t + 8 <= x.count; t += 8)
+      dot_inputs(row, runs, x.from(t), sums + t * ld + i, ld, std::make_index_sequence<8>());
+    for (; t + 4 <= x.count; t += 4)
+      dot_inputs(row, runs, x.from(t), sums + t * ld + i, ld, std::make_index_sequence<4>());
+    for (; t < x.count; ++t)
+      dot_inputs(row, runs, x.from(t), sums + t * ld + i, ld, std::make_index_sequence<1>());
+  }
 }
 
-// The next row's bytes on their way while this one is worked on.
+// The bytes after the present ones on their way while these are worked on.
 HWY_INLINE void prefetch(const uint8_t* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
 }
 
-// Scratch: 2 * runs floats.
-void ggml_row(GgmlType type, const uint8_t* row, int64_t bytes, int64_t runs, const Int16Inputs* x, int64_t count,
-              float* scratch, float* sums) {
-  prefetch(row + 2 * bytes, bytes);
-  if (type == GgmlType::kQ8_0) return dot_all(Q8Run{row}, runs, x, count, sums);
-  if (type == GgmlType::kQ4_1) return dot_all(NibbleRun<true>{row}, runs, x, count, sums);
-  if (type == GgmlType::kQ4_0) return dot_all(NibbleRun<false>{row}, runs, x, count, sums);
-  const uint8_t* block = row;
-  for (int64_t r = 0; r < runs; r += 8, block += 144) {
-    const float d = half_at(block), dmin = half_at(block + 2);
-    for (int i = 0; i < 8; ++i) {
-      const ScaleMin s = scale_min(block + 4, i);
-      scratch[r + i] = d * s.scale;
-      scratch[runs + r + i] = -dmin * s.min;
-    }
-  }
-  dot_all(Q4KRun{row, scratch, scratch + runs}, runs, x, count, sums);
+// scratch: 2 · runs floats for each of the rows.
+void ggml_rows(GgmlType type, const uint8_t* const* rows, int64_t count, int64_t bytes, int64_t runs,
+               const Int16Inputs& x, float* scratch, float* sums, int64_t ld) {
+  const auto at = [&](int64_t i) {
+    prefetch(rows[i] + kAhead * bytes, bytes);
+    return rows[i];
+  };
+  if (type == GgmlType::kQ8_0)
+    return dot_rows([&](int64_t i) HWY_ATTR { return Q8Run{at(i)}; }, count, runs, x, sums, ld);
+  if (type == GgmlType::kQ4_1)
+    return dot_rows([&](int64_t i) HWY_ATTR { return NibbleRun<true>{at(i)}; }, count, runs, x, sums, ld);
+  if (type == GgmlType::kQ4_0)
+    return dot_rows([&](int64_t i) HWY_ATTR { return NibbleRun<false>{at(i)}; }, count, runs, x, sums, ld);
+  dot_rows(
+      [&](int64_t i) HWY_ATTR {
+        float *scales = scratch + i * 2 * runs, *minima = scales + runs;
+        const uint8_t* block = at(i);
+        for (int64_t r = 0; r < runs; r += 8, block += 144) {
+          const float d = half_at(block), dmin = half_at(block + 2);
+          for (int k = 0; k < 8; ++k) {
+            const ScaleMin s = scale_min(block + 4, k);
+            scales[r + k] = d * s.scale;
+            minima[r + k] = -dmin * s.min;
+          }
+        }
+        return Q4KRun{rows[i], scales, minima};
+      },
+      count, runs, x, sums, ld);
 }
 
-void codebook_row(const uint8_t* low, const uint8_t* high, const uint8_t* codes, int64_t runs,
-                  const float* scales, const Int16Inputs* x, int64_t count, float* sums) {
-  prefetch(codes + 2 * 32 * runs, 32 * runs);
-  dot_all(CodebookRun(low, high, codes, scales), runs, x, count, sums);
+// scales: runs floats for each of the rows, whose codes follow one another.
+void codebook_rows(const uint8_t* low, const uint8_t* high, const uint8_t* codes, int64_t count, int64_t runs,
+                   const float* scales, const Int16Inputs& x, float* sums, int64_t ld) {
+  dot_rows(
+      [&](int64_t i) HWY_ATTR {
+        prefetch(codes + (i + kAhead) * 32 * runs, 32 * runs);
+        return CodebookRun(low, high, codes + i * 32 * runs, scales + i * runs);
+      },
+      count, runs, x, sums, ld);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE
@@ -252,8 +397,8 @@ namespace nibble::backend::cpu {
 namespace {
 
 HWY_EXPORT(prepare_inputs);
-HWY_EXPORT(ggml_row);
-HWY_EXPORT(codebook_row);
+HWY_EXPORT(ggml_rows);
+HWY_EXPORT(codebook_rows);
 
 constexpr float kInputLevels = 16383;
 constexpr int64_t kMostRows = 64;  // of weights that one chunk of work takes
@@ -284,52 +429,43 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
   const int64_t rows = w.rows(), cols = w.cols(), count = x.shape().rows();
   const bool codebook = w.format->kind == quant::Kind::kCodebook4;
   const int64_t run = codebook ? 64 : 32, runs = cols / run;
-  // Scratch: scales, sums and values of each input row, then one row in plain order.
-  const int64_t row_floats = 2 * runs + (cols + 1) / 2;
-  auto* scratch = reinterpret_cast<float*>(
-      stream.scratch(Stream::kKernelSlot, static_cast<size_t>(count * row_floats + cols) * sizeof(float)));
-  Int16Inputs inputs[kMatvecRows];
-  auto* plain = reinterpret_cast<int16_t*>(scratch + count * row_floats);
-  for (int64_t t = 0; t < count; ++t) {
-    float* at = scratch + t * row_floats;
-    inputs[t] = {reinterpret_cast<int16_t*>(at + 2 * runs), at, at + runs};
-    HWY_DYNAMIC_DISPATCH(prepare_inputs)
-    (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, plain, inputs[t]);
-  }
-  const int64_t grain = std::clamp<int64_t>((1 << 14) / std::max<int64_t>(cols, 1), 1, kMostRows);
+  // Scratch: values of each input row, one row in plain order, scales and sums.
+  auto* values = reinterpret_cast<int16_t*>(stream.scratch(
+      Stream::kKernelSlot, static_cast<size_t>((count + 1) * cols * 2 + 2 * count * runs * 4)));
+  auto* scales = reinterpret_cast<float*>(values + (count + 1) * cols);
+  float* sums = scales + count * runs;
+  for (int64_t t = 0; t < count; ++t) HWY_DYNAMIC_DISPATCH(prepare_inputs)
+  (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, values + count * cols, values + t * cols,
+   scales + t, sums + t, count);
+  const Int16Inputs inputs{values, cols, scales, sums, count};
+  const int64_t grain = std::clamp<int64_t>((1 << 15) / std::max<int64_t>(cols, 1) / 4 * 4, 4, kMostRows);
   const auto* stored = reinterpret_cast<const uint8_t*>(codebook ? w.codes.raw() : w.blocks.raw());
+  const GgmlBlock block = codebook ? GgmlBlock{} : ggml_block(w.ggml_type);
   parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> scales(static_cast<size_t>(2 * runs));
-    float sums[kMatvecRows], results[kMatvecRows][kMostRows];
-    const auto keep = [&](int64_t r) {
-      for (int64_t t = 0; t < count; ++t) results[t][r - begin] = sums[t];
-    };
-    const auto write = [&] {
-      for (int64_t t = 0; t < count; ++t)
-        convert_values(kF32, reinterpret_cast<const std::byte*>(results[t]), end - begin, y.dtype(),
-                       y.raw() + (t * rows + begin) * dtype_bytes(y.dtype()));
-    };
+    const int64_t n = end - begin;
+    float results[kMatvecRows * kMostRows];
+    std::vector<float> row_scales;
     if (codebook) {
       const IntegerBook book(*w.format->codebook);
       const BlockScales absmax(w);
-      for (int64_t r = begin; r < end; ++r) {
-        for (int64_t i = 0; i < runs; ++i)
-          scales[static_cast<size_t>(i)] = absmax[(r * cols + i * run) / w.block] * (1.0f / 8191.0f);
-        HWY_DYNAMIC_DISPATCH(codebook_row)
-        (book.low, book.high, stored + r * cols / 2, runs, scales.data(), inputs, count, sums);
-        keep(r);
-      }
-      return write();
+      row_scales.resize(static_cast<size_t>(n * runs));
+      for (int64_t i = 0; i < n * runs; ++i)
+        row_scales[static_cast<size_t>(i)] = absmax[(begin * cols + i * run) / w.block] * (1.0f / 8191.0f);
+      HWY_DYNAMIC_DISPATCH(codebook_rows)
+      (book.low, book.high, stored + begin * cols / 2, n, runs, row_scales.data(), inputs, results,
+       kMostRows);
+    } else {
+      const auto type = static_cast<GgmlType>(w.ggml_type);
+      const int64_t row_bytes = cols / block.values * block.bytes;
+      const uint8_t* at[kMostRows];
+      for (int64_t i = 0; i < n; ++i) at[i] = stored + w.ggml_row(begin + i) * row_bytes;
+      if (type == GgmlType::kQ4_K) row_scales.resize(static_cast<size_t>(2 * n * runs));
+      HWY_DYNAMIC_DISPATCH(ggml_rows)
+      (type, at, n, row_bytes, runs, inputs, row_scales.data(), results, kMostRows);
     }
-    const GgmlBlock block = ggml_block(w.ggml_type);
-    const int64_t row_bytes = cols / block.values * block.bytes;
-    for (int64_t r = begin; r < end; ++r) {
-      HWY_DYNAMIC_DISPATCH(ggml_row)
-      (static_cast<GgmlType>(w.ggml_type), stored + w.ggml_row(r) * row_bytes, row_bytes, runs, inputs, count,
-       scales.data(), sums);
-      keep(r);
-    }
-    write();
+    for (int64_t t = 0; t < count; ++t)
+      convert_values(kF32, reinterpret_cast<const std::byte*>(results + t * kMostRows), n, y.dtype(),
+                     y.raw() + (t * rows + begin) * dtype_bytes(y.dtype()));
   });
 }
 

@@ -8,12 +8,6 @@
 
 namespace nibble::backend::cpu {
 
-// One row of inputs, ready for products: x[i] ≈ values[i] * scales[i / run]; sums[run] is Σ x over the run.
-struct Int16Inputs {
-  int16_t* values;
-  float *scales, *sums;
-};
-
 // Code books whose blocks and rows are whole runs of 64; Q4_0, Q4_1, Q8_0, Q4_K.
 bool matvec_int16_supports(const quant::Weight& w);
 // As weight_matvec; x is BF16.
