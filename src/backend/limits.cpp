@@ -1,6 +1,7 @@
 #include "backend/limits.h"
 
 #include <dnnl.hpp>
+#include <omp.h>
 
 #include <algorithm>
 #include <array>
@@ -37,6 +38,7 @@ class Bf16Product {
                  {DNNL_ARG_DST, filled(chosen.dst_desc())}};
   }
   double seconds() {
+    ::omp_set_num_threads(threads());
     const double start = now_seconds();
     product_.execute(stream_, operands_);
     stream_.wait();
@@ -68,14 +70,14 @@ class Library {
     b_.assign(b, 0.25f);
     c_.assign(c, 0);
   }
-  // Divided over rows here or by the library itself: inside a parallel region it works in the calling thread
-  // alone.
+  // Divided over rows here, each thread's part being the library's of one thread, or by the library itself.
   double seconds(const ProductShape& s) {
     if (type_ == kBF16) return bf16_.try_emplace({s.m, s.n, s.k}, s).first->second.seconds();
     double best = 1e30;
     for (const int64_t tile : {int64_t{64}, int64_t{128}, s.m}) {
       const double start = now_seconds();
       parallel_for(s.m, tile, [&](int64_t begin, int64_t end) {
+        ::omp_set_num_threads(tile < s.m ? 1 : threads());  // of calls from this thread
         dnnl_sgemm('N', 'N', end - begin, s.n, s.k, 1.0f, a_.data() + begin * s.k, s.k, b_.data(), s.n, 0.0f,
                    c_.data() + begin * s.n, s.n);
       });

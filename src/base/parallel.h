@@ -1,4 +1,5 @@
-// Threads for loops (OpenMP underneath). Results never depend on the number of threads: chunk borders depend on n and
+// Threads for loops: a pool of their own, which waits awake for a tenth of a millisecond (with OMP_WAIT_POLICY=passive not at
+// all) and lets a loop from a second thread run in that thread. Results never depend on the number of threads: chunk borders depend on n and
 // grain alone, and whoever reduces does it per chunk and then over the chunks in order (see reduce.h).
 #pragma once
 #include <cstdint>

@@ -116,7 +116,7 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
   autograd::Saved saved_x;
   if (reads_x) saved_x = x.save();
   cx.tape()->record(
-      "linear", y, [saved_x, slot = x.slot(), args, branches, fused, tokens, in, cost](Backward& b) {
+      "linear", y, [saved_x, slot = x.slot(), args, branches, fused, cost](Backward& b) {
         Context& c = b.cx();
         const Tensor& dy = b.dy();
         auto dx = b.target(slot, "linear.dx");

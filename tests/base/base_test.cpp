@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -80,6 +81,34 @@ TEST(Parallel, RethrowsTheExceptionOfTheLowestChunk) {
   set_threads(2);
   EXPECT_THAT([] { parallel_for(100, 1, [](int64_t b, int64_t) { if (b >= 3) fail("chunk", "{}", b); }); },
               ThrowsMessage<Error>(HasSubstr("[chunk] 3")));
+  set_threads(0);
+}
+
+// Loops of several threads, loops in loops, teams that change from loop to loop, and helpers that fell asleep in between.
+TEST(Parallel, LoopsOfManyThreadsEndWithAllTheirChunks) {
+  const auto sum_of = [](int64_t n) {
+    std::atomic<int64_t> sum{0};
+    parallel_for(n, 3, [&](int64_t begin, int64_t end) {
+      parallel_for(end - begin, 1, [&](int64_t at, int64_t) { sum += begin + at; });
+    });
+    return sum.load();
+  };
+  set_threads(4);
+  std::vector<std::thread> callers;
+  std::atomic<int> wrong{0};
+  for (int c = 0; c < 3; ++c)
+    callers.emplace_back([&, c] {
+      for (int64_t i = 1; i < 300; ++i) {
+        wrong += sum_of(i) == i * (i - 1) / 2 ? 0 : 1;
+        if (c == 0 && i % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(wrong, 0);
+  for (const int team : {2, 4, 1, 3, 2}) {
+    set_threads(team);
+    EXPECT_EQ(sum_of(1000), 499500);
+  }
   set_threads(0);
 }
 

@@ -26,7 +26,7 @@ struct Int16Inputs {
   int64_t count;  // of all rows, also in inputs from() one of them on
   Int16Inputs from(int64_t t) const { return {values + t * stride, stride, scales + t, sums + t, count}; }
 };
-inline constexpr int64_t kAhead = 4;  // rows of weights between what is worked on and what is fetched
+inline constexpr int64_t kAhead = 16;  // rows of weights between what is worked on and what is fetched
 }  // namespace nibble::backend::cpu
 #endif
 
