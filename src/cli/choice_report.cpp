@@ -36,17 +36,7 @@ ChoiceRun ask_choices(Session& session, std::vector<eval::ChoiceSubject> subject
                       eval::ChoiceOptions options) {
   catch_interrupts();
   const double start = now_seconds();
-  double shown = 0;
-  if (stderr_is_terminal())
-    options.progress = [&, start](int64_t done, int64_t total) {
-      const double now = now_seconds(), passed = now - start;
-      if (done < total && now - shown < 0.2) return;
-      shown = now;
-      std::fprintf(
-          stderr, "\r%s of %s questions, %s left \033[K", show_count(done).c_str(), show_count(total).c_str(),
-          show_seconds(passed / static_cast<double>(done) * static_cast<double>(total - done)).c_str());
-      if (done == total) std::fputc('\n', stderr);
-    };
+  options.progress = live_progress("questions");
   ChoiceRun run;
   run.answers =
       eval::answer_choices(session.context(), session.model(), session.tokenizer(), subjects, options);

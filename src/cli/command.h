@@ -6,6 +6,7 @@
 // main() alone turns exceptions into them.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -74,6 +75,10 @@ struct Command {
 
 // Every command, in the order of the help.
 const std::vector<Command>& commands();
+
+// For a `progress` of src/eval: "12 of 80 questions, 5 s left" on standard error, written over as work goes
+// on. Empty where nobody looks, which is where standard error is no terminal. The clock starts now.
+std::function<void(int64_t done, int64_t total)> live_progress(const char* what);
 
 // Writes to standard output at once. False: nobody reads it any more (a closed pipe), which is no failure:
 // stop quietly. Errors: Error{"standard output"} when it cannot be written for another reason (a full disk).

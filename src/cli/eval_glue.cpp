@@ -1,6 +1,4 @@
 // nibble eval glue: a trained classifier's score on a task of GLUE.
-#include <cmath>
-#include <cstdio>
 #include <filesystem>
 
 #include "base/file.h"
@@ -27,26 +25,24 @@ void write_predictions(const std::string& path, const data::GlueTask& task, cons
       file.write(Json{{"file", part.path},
                       {"index", i},
                       {"prediction", shown(task, part.predictions[i])},
-                      {"label", shown(task, part.labels[i])}}
+                      {"label", shown(task, part.labels[i])},
+                      {"logits", part.logits[i]}}
                      .dump() +
                  "\n");
   file.commit();
 }
 
-// NaN (a correlation with a constant) is null in JSON.
-Json or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
 Json report_json(const eval::GlueReport& report) {
   Json files = Json::array();
   for (const eval::GluePart& part : report.parts) {
     Json scores = Json::object();
-    for (const auto& [name, value] : part.scores) scores[name] = or_null(value);
+    for (const auto& [name, value] : part.scores) scores[name] = finite_or_null(value);
     files.push_back({{"path", part.path},
                      {"examples", part.labels.size()},
                      {"truncated", part.truncated},
                      {"scores", scores}});
   }
-  return {{"task", report.task}, {"files", files}, {"score", or_null(report.score())}};
+  return {{"task", report.task}, {"files", files}, {"score", finite_or_null(report.score())}};
 }
 
 }  // namespace
@@ -63,15 +59,15 @@ int run_eval_glue(const Arguments& arguments) {
   cli.add("--task NAME", task_name, "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli", true);
   cli.add("--data PATH", data, "a file, or the task's folder, in the layout it is published in", true);
   cli.add("--split NAME", split, "of a folder: train, dev or test");
-  cli.add("--limit N", options.limit, "score the first N examples of each file; 0 is all");
+  cli.add("--limit N", options.limit, "score at most N examples of each file; 0 is all");
   cli.add("--predictions FILE", predictions,
-          "also write a JSON line per example: file, index, prediction, label");
+          "also write a JSON line per example: file, index, prediction, label, logits");
   cli.flag("--json", json, "one JSON document");
   cli.footer(
       "The model is an encoder with the adapter that `nibble train` made of it, or what method full wrote.\n"
       "JSON: {\"task\", \"files\": [{\"path\", \"examples\", \"truncated\", \"scores\"}], \"score\": the "
-      "task's one "
-      "number}.\nOf mnli there are two files, matched and mismatched; where a task has two measures their "
+      "task's one number}.\nOf mnli there are two files, matched and mismatched; where a task has two "
+      "measures their "
       "mean counts.");
   if (!cli.parse(arguments)) return 0;
   model.apply();
@@ -82,14 +78,9 @@ int run_eval_glue(const Arguments& arguments) {
 
   Session session(model);
   catch_interrupts();
-  const bool live = stderr_is_terminal();
-  if (live)
-    options.progress = [](int64_t done, int64_t total) {
-      std::fprintf(stderr, "\r%s of %s texts ", show_count(done).c_str(), show_count(total).c_str());
-    };
+  options.progress = live_progress("texts");
   const eval::GlueReport report =
       eval::glue(session.context(), session.model(), session.tokenizer(), task.name, files, options);
-  if (live) std::fputs("\n", stderr);
   if (!predictions.empty()) write_predictions(predictions, task, report);
   if (json) {
     print_json(report_json(report));

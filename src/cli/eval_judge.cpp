@@ -151,16 +151,9 @@ int run_eval_judge(const Arguments& arguments) {
   HttpClient client(url, key == nullptr ? "" : key, timeout);
 
   catch_interrupts();
-  const double start = now_seconds();
   options.wait_seconds = wait;
   options.sleep = sleep_for;
-  if (stderr_is_terminal())
-    options.progress = [start](int64_t done, int64_t of) {
-      const double each = (now_seconds() - start) / static_cast<double>(done);
-      std::fprintf(stderr, "\r%s of %s judgements, %s left \033[K%s", show_count(done).c_str(),
-                   show_count(of).c_str(), show_seconds(each * static_cast<double>(of - done)).c_str(),
-                   done == of ? "\n" : "");
-    };
+  options.progress = live_progress("judgements");
   const eval::JudgeResult r = eval::judge(
       questions, systems, model,
       [&](const Json& messages) { return ask(client, model, messages, temperature, max_tokens); }, log,

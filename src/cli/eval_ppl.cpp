@@ -1,8 +1,5 @@
 // nibble eval ppl: perplexity of a text or of the records of a file.
-#include <cstdio>
-
 #include "base/file.h"
-#include "base/log.h"
 #include "base/process.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -79,15 +76,8 @@ int run_eval_ppl(const Arguments& arguments) {
   for (const std::string& document : documents) ids.push_back(session.tokenizer().encode(document));
 
   catch_interrupts();
-  const bool live = stderr_is_terminal();
-  const double start = now_seconds();
-  if (live)
-    options.progress = [start](int64_t done, int64_t total) {
-      std::fprintf(stderr, "\r%s of %s tokens, %.0f tokens/s ", show_count(done).c_str(),
-                   show_count(total).c_str(), static_cast<double>(done) / (now_seconds() - start));
-    };
+  options.progress = live_progress("tokens");
   const eval::Perplexity result = eval::perplexity(session.context(), session.model(), ids, options);
-  if (live) std::fputs("\n", stderr);
   if (!per_token.empty()) write_per_token(per_token, ids, result, session.tokenizer());
   if (json)
     print_json({{"nll", result.nll},

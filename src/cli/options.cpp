@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/parallel.h"
+#include "base/process.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "quant/format.h"
@@ -261,6 +262,18 @@ void ModelOptions::apply() const {
   check(seed >= 0, "--seed", "a number that is not negative", std::to_string(seed));
   quant::parse_quantize(quantize, double_quant, block_size);
   set_threads(static_cast<int>(threads));
+}
+
+std::function<void(int64_t, int64_t)> live_progress(const char* what) {
+  if (!stderr_is_terminal()) return {};
+  return [what, start = now_seconds(), shown = 0.0](int64_t done, int64_t total) mutable {
+    const double now = now_seconds();
+    if (done < total && now - shown < 0.2) return;
+    shown = now;
+    const double left = (now - start) / static_cast<double>(done) * static_cast<double>(total - done);
+    std::fprintf(stderr, "\r%s of %s %s, %s left \033[K%s", show_count(done).c_str(),
+                 show_count(total).c_str(), what, show_seconds(left).c_str(), done == total ? "\n" : "");
+  };
 }
 
 bool print(std::string_view text) {

@@ -6,6 +6,7 @@
 #include "base/process.h"
 #include "base/text.h"
 #include "data/dataset.h"
+#include "eval/part.h"
 
 namespace nibble::eval {
 namespace {
@@ -58,8 +59,7 @@ std::vector<AnswerCase> read_answers(const AnswerData& data, std::shared_ptr<con
   data::FormatOptions options{.has_chat_template = chat != nullptr};
   data::apply_format_argument(data.format, data.path, options);
   std::vector<data::Example> examples = format.read(records.records, records.sources, options);
-  if (data.limit > 0 && static_cast<int64_t>(examples.size()) > data.limit)
-    examples.resize(static_cast<size_t>(data.limit));
+  keep_part(examples, data.every, data.limit);
   require(!examples.empty(), data.path, "holds no record in the layout {}", format.name);
   const data::Encoder encoder(std::move(tokenizer), chat);
   std::vector<AnswerCase> cases;

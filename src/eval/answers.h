@@ -19,6 +19,7 @@ struct AnswerCase {
 struct AnswerData {
   std::string path;
   std::string format = "auto";
+  int64_t every = 1;  // one record in so many, from the first: a set that goes task by task is met evenly
   int64_t limit = 0;  // most records; 0: all
 };
 // The last turn of a conversation, or the learned part of a prompt and its completion, is the reference; what

@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "data/glue.h"
 #include "data/steps.h"
+#include "eval/part.h"
 
 namespace nibble::eval {
 namespace {
@@ -21,10 +22,10 @@ void require_classifier(const models::ModelConfig& config, const data::GlueTask&
 }
 
 std::vector<data::EncodedExample> encoded(const std::string& path, const data::GlueTask& task,
-                                          const data::Encoder& encoder, int64_t context, int64_t limit,
-                                          GluePart& part) {
+                                          const data::Encoder& encoder, int64_t context,
+                                          const GlueOptions& options, GluePart& part) {
   std::vector<data::GlueExample> examples = data::read_glue(path, task.name);
-  if (limit > 0 && static_cast<int64_t>(examples.size()) > limit) examples.resize(static_cast<size_t>(limit));
+  keep_part(examples, options.every, options.limit);
   require(!examples.empty(), path, "is an empty split of {}: there is no row", task.name);
   std::vector<data::EncodedExample> out;
   for (const data::GlueExample& example : examples) {
@@ -47,14 +48,15 @@ std::vector<data::EncodedExample> encoded(const std::string& path, const data::G
 
 // The score, or the class with the highest one (the first of equals).
 void predict(autograd::Context& cx, const models::Model& model, const data::MicroBatch& batch,
-             std::vector<double>& predictions) {
+             GluePart& part) {
   const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths, batch.types);
   const Tensor logits = model.logits(cx, model.forward(cx, input, nullptr), Tensor());
   const int64_t labels = logits.size(1);
   for (int64_t i = 0; i < logits.size(0); ++i) {
     const float* row = logits.data<float>() + i * labels;
-    predictions.push_back(labels == 1 ? static_cast<double>(row[0])
-                                      : static_cast<double>(std::max_element(row, row + labels) - row));
+    part.logits.emplace_back(row, row + labels);
+    part.predictions.push_back(labels == 1 ? static_cast<double>(row[0])
+                                           : static_cast<double>(std::max_element(row, row + labels) - row));
   }
 }
 
@@ -80,7 +82,7 @@ GlueReport glue(autograd::Context& cx, const models::Model& model, const text::T
   for (const std::string& path : files) {
     GluePart& part = report.parts.emplace_back();
     part.path = path;
-    examples.push_back(encoded(path, task, encoder, model.config().max_positions, options.limit, part));
+    examples.push_back(encoded(path, task, encoder, model.config().max_positions, options, part));
     total += static_cast<int64_t>(examples.back().size());
   }
   for (size_t i = 0; i < files.size(); ++i) {
@@ -88,7 +90,7 @@ GlueReport glue(autograd::Context& cx, const models::Model& model, const text::T
     for (const data::MicroBatch& batch : data::sequential_batches(examples[i], options.batch_tokens)) {
       if (interrupted())
         throw Interrupted("glue", fmt::format("interrupted after {} of {} texts", done, total));
-      predict(cx, model, batch, part.predictions);
+      predict(cx, model, batch, part);
       done += batch.trained();
       if (options.progress) options.progress(done, total);
     }

@@ -12,7 +12,8 @@
 namespace nibble::eval {
 
 struct GlueOptions {
-  int64_t limit = 0;            // examples of each file that are scored, the first ones; 0: all
+  int64_t every = 1;            // one example of a file in so many is scored, from the first
+  int64_t limit = 0;            // most examples of a file; 0: all
   int64_t batch_tokens = 4096;  // of a forward
   std::function<void(int64_t done, int64_t total)> progress;  // may be empty
 };
@@ -21,6 +22,7 @@ struct GlueOptions {
 struct GluePart {
   std::string path;
   std::vector<double> predictions, labels;  // class numbers, or scores
+  std::vector<std::vector<float>> logits;   // what the head gave, a number per label
   std::vector<NamedScore> scores;           // as glue_scores() gives them
   int64_t truncated = 0;                    // texts that were longer than the model's context
 };

@@ -9,11 +9,12 @@ namespace nibble::study {
 namespace {
 
 void check_answers(const Json& options, std::vector<std::string> more, const std::string& where) {
-  more.insert(more.end(), {"data", "format", "limit", "max_new_tokens", "context"});
+  more.insert(more.end(), {"data", "format", "every", "limit", "max_new_tokens", "context"});
   known_options(options, more, where);
   needs_option(options, "data", where);
   json_get<std::string>(options, "data", where);
   json_get<std::string>(options, "format", "", where);
+  whole_option(options, "every", 1, 1, INT64_MAX, where);
   whole_option(options, "limit", 0, 0, INT64_MAX, where);
   whole_option(options, "context", 0, 0, INT64_MAX, where);
   whole_option(options, "max_new_tokens", 1, 1, INT64_MAX, where);
@@ -36,6 +37,7 @@ Answered answer(Subject& subject, const Json& options, const std::string& where)
   const std::vector<eval::AnswerCase> cases =
       eval::read_answers({.path = json_get<std::string>(options, "data", where),
                           .format = json_get<std::string>(options, "format", "auto", where),
+                          .every = json_get<int64_t>(options, "every", 1, where),
                           .limit = json_get<int64_t>(options, "limit", 0, where)},
                          subject.shared_tokenizer(), subject.chat());
   eval::GenerateOptions how;

@@ -52,7 +52,7 @@ double measure_held_out(Subject& subject, const Json&) {
   return std::exp(*subject.held_out_loss());
 }
 
-const MeasureKind* const kKinds[] = {&kPpl, &kHeldOut, &kMmlu, &kChoice, &kMatch, &kRouge};
+const MeasureKind* const kKinds[] = {&kPpl, &kHeldOut, &kMmlu, &kChoice, &kMatch, &kRouge, &kGlue};
 
 }  // namespace
 

@@ -22,7 +22,7 @@ struct MeasureKind {
 const MeasureKind& measure_kind(const std::string& kind);
 
 // For the rows of measures.cpp, which stand in several files.
-extern const MeasureKind kPpl, kHeldOut, kMmlu, kChoice, kMatch, kRouge;
+extern const MeasureKind kPpl, kHeldOut, kMmlu, kChoice, kMatch, kRouge, kGlue;
 // Errors: UsageError{where} naming the option, and for a misspelt one the nearest known.
 void known_options(const Json& options, const std::vector<std::string>& known, const std::string& where);
 void needs_option(const Json& options, const char* key, const std::string& where);

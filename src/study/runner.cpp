@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -81,15 +82,38 @@ class Study {
   Study(const Spec& spec, const RunnerOptions& options) : spec_(spec), options_(options) {}
 
   StudyResults run() {
-    for (const Measure& measure : spec_.measures) {
+    for (size_t e = 0; e < spec_.measures.size(); ++e) {
+      const Measure& measure = spec_.measures[e];
       const MeasureKind& kind = measure_kind(measure.kind);
-      kind.check(measure.options, fmt::format("measure {}", measure.name));
+      for (size_t d = 0; d < std::max<size_t>(spec_.data.size(), 1); ++d)
+        kind.check(measure_options(spec_, e, d), fmt::format("measure {}", measure.name));
       if (kind.needs_training && !spec_.trains)
         throw UsageError(
             "study", fmt::format("measure {} is about training; add `train:` to the study", measure.name));
     }
     make_directories(options_.out);
     const double began = now_seconds();
+    try {
+      run_all();
+    } catch (const Interrupted&) {
+      // What was in progress speaks of itself alone; a study goes on as a whole.
+      throw Interrupted("study", fmt::format("interrupted {}; everything finished is kept in {}, the same "
+                                             "command goes on from there",
+                                             progress(), options_.out));
+    }
+    results_.seconds = now_seconds() - began;
+    return std::move(results_);
+  }
+
+ private:
+  std::string progress() const {
+    if (results_.cells.empty()) return "while its bases were trained";
+    const auto kept = std::count_if(results_.cells.begin(), results_.cells.end(),
+                                    [&](const Cell& cell) { return results_.find(cell) != nullptr; });
+    return fmt::format("with {} of {} results", kept, results_.cells.size());
+  }
+
+  void run_all() {
     for (const Named& base : spec_.prepare) prepare(base);
     make_cells();
     results_.by_key = earlier_results(options_.out + kResults);
@@ -104,13 +128,9 @@ class Study {
            end < results_.cells.size() && same_subject(results_.cells[begin], results_.cells[end]);)
         ++end;
       run_group(begin, end, log);
-      done_ = end;
     }
-    results_.seconds = now_seconds() - began;
-    return std::move(results_);
   }
 
- private:
   static bool same_subject(const Cell& a, const Cell& b) {
     return a.model == b.model && a.data == b.data && a.variant == b.variant && a.seed == b.seed;
   }
@@ -170,12 +190,23 @@ class Study {
     return recipe;
   }
 
+  // "absent" for what is no file: whoever needs it will fail and say why.
+  const std::string& file_hash(const std::string& path) const {
+    std::string& hash = file_hashes_[path];
+    if (hash.empty()) hash = fs::is_regular_file(path) ? hash_text(read_file(path)) : "absent";
+    return hash;
+  }
+
   // What a result depends on. Of a base that is measured as it is, training keys say nothing.
-  static Json decisive_keys(const train::Recipe& recipe, bool trains) {
+  Json decisive_keys(const train::Recipe& recipe, bool trains) const {
     Json all = train::recipe_json(recipe);
     all.erase("out");
     all.erase("threads");
-    if (trains) return all;
+    if (trains) {
+      for (const auto* sources : {&recipe.data, &recipe.eval_data})
+        for (const data::DataSource& source : *sources) all["files"].push_back(file_hash(source.path));
+      return all;
+    }
     Json kept;
     for (const char* key : {"model", "tokenizer", "quantize", "double_quant", "block_size", "dtype"})
       kept[key] = all[key];
@@ -183,12 +214,6 @@ class Study {
   }
 
   void make_cells() {
-    std::map<std::string, std::string> hashes;
-    const auto hash_of = [&](const std::string& path) {
-      std::string& hash = hashes[path];
-      if (hash.empty()) hash = fs::is_regular_file(path) ? hash_text(read_file(path)) : "absent";
-      return hash;
-    };
     const size_t data = std::max<size_t>(spec_.data.size(), 1);
     for (size_t m = 0; m < spec_.models.size(); ++m)
       for (size_t d = 0; d < data; ++d)
@@ -203,10 +228,10 @@ class Study {
               cell.label += " · " + spec_.variants[v].name + " · " + measure.name;
               if (trains) cell.label += fmt::format(" · seed {}", seed);
               Json all = decisive_keys(recipe_of(cell), trains);
-              Json key = {
-                  {"recipe", all}, {"kind", measure.kind}, {"options", measure.options}, {"trains", trains}};
-              for (const std::string& file : measure_kind(measure.kind).files(measure.options))
-                key["files"].push_back(hash_of(file));
+              const Json measured = measure_options(spec_, e, d);
+              Json key = {{"recipe", all}, {"kind", measure.kind}, {"options", measured}, {"trains", trains}};
+              for (const std::string& file : measure_kind(measure.kind).files(measured))
+                key["files"].push_back(file_hash(file));
               key["model"] = model_hash(recipe_of(cell).model);
               cell.key = hash_text(key.dump());
               results_.cells.push_back(std::move(cell));
@@ -238,17 +263,14 @@ class Study {
     std::unique_ptr<Subject> subject;
     std::vector<double> losses;
     for (const size_t i : missing) {
-      if (interrupted())
-        throw Interrupted(
-            "study", fmt::format("interrupted; {} of {} results are kept, the same command goes on", done_,
-                                 results_.cells.size()));
+      if (interrupted()) throw Interrupted("study", "interrupted");
       const Cell& cell = results_.cells[i];
       const double start = now_seconds();
       CellResult result;
       try {
         if (!subject) subject = make_subject(cell, losses);
         result.value = measure_kind(spec_.measures[cell.measure].kind)
-                           .measure(*subject, spec_.measures[cell.measure].options);
+                           .measure(*subject, measure_options(spec_, cell.measure, cell.data));
         require(std::isfinite(result.value), cell.label, "the result is {}", result.value);
         result.weight_bytes = subject->weight_bytes();
         result.bits_per_weight = 8 * result.weight_bytes / subject->weights();
@@ -277,9 +299,7 @@ class Study {
     if (const auto it = unprepared_.find(recipe.model); it != unprepared_.end())
       fail(cell.label, "{}", it->second);
     if (!cell.trains) return std::make_unique<Subject>(recipe, "", std::nullopt);
-    Json keys = train::recipe_json(recipe);
-    keys.erase("out");
-    recipe.out = options_.out + "/runs/" + hash_text(keys.dump()).substr(0, 16);
+    recipe.out = options_.out + "/runs/" + hash_text(decisive_keys(recipe, true).dump()).substr(0, 16);
     std::optional<double> held_out;
     if (finished(recipe.out)) {
       const Json manifest = train::read_manifest(recipe.out);
@@ -296,9 +316,9 @@ class Study {
   const RunnerOptions& options_;
   StudyResults results_;
   std::map<std::string, std::string> model_hashes_;
+  mutable std::map<std::string, std::string> file_hashes_;
   std::map<std::string, std::string> unprepared_;  // by directory: why a base is missing
-  size_t done_ = 0;
-  int64_t missing_ = 0;  // cells that still have to run
+  int64_t missing_ = 0;                            // cells that still have to run
   double spent_ = 0;
 };
 

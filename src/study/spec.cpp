@@ -96,6 +96,12 @@ class Reader {
       std::set<std::string> besides = {"name"};
       if (!path_key.empty()) besides.insert(path_key);
       if (may_train) besides.insert("train");
+      if (place == "data") besides.insert("measure");
+      if (place == "data" && entry["measure"]) {
+        if (!entry["measure"].IsMap())
+          bad(fmt::format("measure of data \"{}\" should be a map of options", one.name));
+        one.measure = json(entry["measure"]);
+      }
       if (may_train && entry["train"] && !YAML::convert<bool>::decode(entry["train"], one.trains))
         bad(fmt::format("train of {} \"{}\" should be true or false", place, one.name));
       one.keys = recipe_keys(entry, fmt::format("{} \"{}\"", place, one.name), besides);
@@ -222,6 +228,12 @@ Spec spec_of(const YAML::Node& root, const Reader& read) {
 }
 
 }  // namespace
+
+Json measure_options(const Spec& spec, size_t measure, size_t data) {
+  Json options = spec.measures[measure].options;
+  if (!spec.data.empty() && spec.data[data].measure.is_object()) options.update(spec.data[data].measure);
+  return options;
+}
 
 Spec parse_spec(const std::string& yaml, const std::string& where, const Given& given) {
   try {

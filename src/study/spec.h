@@ -13,7 +13,7 @@
 //   them
 //     - {name: pythia-like, model: DIR, init: random, method: full, data: …, …recipe keys}
 //   models: [{name, path, tokenizer?, …recipe keys}]
-//   data: [{name, …recipe keys}]                       # optional axis of what is trained on
+//   data: [{name, …recipe keys, measure: {…options}}]  # optional axis of what is trained on, and measured
 //   variants: [{name, …recipe keys}]                   # the rows of the table
 //                                                      # in both, `train: false` measures the base as it is
 //   train: {…recipe keys}                              # absent: the bases are measured as they are
@@ -37,6 +37,7 @@ struct Named {
   std::string name;
   std::vector<std::pair<std::string, std::string>> keys;
   bool trains = true;  // variants and data: `train: false` measures the base as it is
+  Json measure = {};   // data: options that every measure takes there besides its own, or null
 };
 
 struct Measure {
@@ -60,6 +61,9 @@ struct Spec {
   std::vector<int64_t> seeds;
   std::vector<Measure> measures;
 };
+
+// Those of the measure itself and, where `data` has some, of the data set, which go before.
+Json measure_options(const Spec& spec, size_t measure, size_t data);
 
 // What the names under `needs` stand for.
 using Given = std::map<std::string, std::string>;

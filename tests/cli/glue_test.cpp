@@ -45,6 +45,9 @@ TEST(GlueProgram, TrainsAndScores) {
     const size_t end = lines.find('\n', at);
     const Json line = Json::parse(lines.substr(at, end - at));
     right += line["prediction"] == line["label"];
+    ASSERT_EQ(line["logits"].size(), 2u);
+    const bool positive = line["logits"][1].get<double>() > line["logits"][0].get<double>();
+    EXPECT_EQ(line["prediction"], positive ? "positive" : "negative");
     at = end + 1;
   }
   EXPECT_EQ(count, 100);

@@ -143,6 +143,16 @@ TEST_F(Measures, MatchAndRougeCompareWhatTheModelWrites) {
   write_file_atomic(out_ + "/own.jsonl", own);
   EXPECT_EQ(measure("match", {{"data", out_ + "/own.jsonl"}, {"max_new_tokens", 5}}), 100);
   EXPECT_EQ(measure("match", {{"data", out_ + "/own.jsonl"}, {"max_new_tokens", 5}, {"limit", 1}}), 100);
+  // One record in two, in three: the first, the third; the first.
+  write_file_atomic(out_ + "/third.jsonl", own.substr(0, own.find('\n') + 1) +
+                                               "{\"prompt\": \"c\", \"completion\": \"x y\"}\n" +
+                                               own.substr(own.find('\n') + 1));
+  const auto share = [&](int64_t every) {
+    return measure("match", {{"data", out_ + "/third.jsonl"}, {"max_new_tokens", 5}, {"every", every}});
+  };
+  EXPECT_DOUBLE_EQ(share(1), 200.0 / 3);
+  EXPECT_EQ(share(2), 100);
+  EXPECT_EQ(share(3), 100);
 }
 
 TEST_F(Measures, BadOptionsAreNamedBeforeAnythingRuns) {
