@@ -93,10 +93,10 @@ inline quant::Weight random_ggml(GgmlType type, int64_t rows, int64_t cols, int6
   if (type == GgmlType::kQ2_K) halves = {80, 82};
   if (type == GgmlType::kQ3_K) halves = {108};
   if (type == GgmlType::kQ6_K) halves = {208};
-  std::uniform_real_distribution<float> scale(-0.01f, 0.01f);
+  std::uniform_real_distribution<float> small(-0.01f, 0.01f);
   for (int64_t b = 0; b < blocks; ++b)
     for (const int64_t at : halves) {
-      const Float16 h = to_f16(scale(random));
+      const Float16 h = to_f16(small(random));
       std::memcpy(bytes.data<uint8_t>() + b * block.bytes + at, &h, 2);
     }
   return quant::ggml_weight(static_cast<uint32_t>(type), {rows, cols}, bytes, heads);

@@ -238,6 +238,20 @@ TEST(Engine, ANonFiniteValueIsTracedToLayerAndOperation) {
   EXPECT_THAT(outcome.nonfinite, HasSubstr("micro-batch 1"));
 }
 
+TEST(Engine, DropoutDiffersFromStepToStep) {
+  for (const bool drops : {true, false}) {
+    const TempDir dir;
+    const Prepared prepared = tiny_run(dir.path, {"dtype=f32", drops ? "lora_dropout=0.3" : "lora_dropout=0"});
+    const auto engine = make_engine(prepared);
+    Trace moved;  // so that B is not zero
+    run_steps(*engine, 1, 2, moved);
+    const auto loss = [&](int64_t step) { return engine->step(some_step(5), step, step, 0.0).loss; };
+    const double first = loss(3);
+    EXPECT_EQ(loss(3), first) << "the masks of a step are its own";
+    EXPECT_EQ(loss(4) != first, drops);
+  }
+}
+
 TEST(Engine, AStepThatWasNotFiniteLeavesNoTrace) {
   const TempDir dir;
   const Prepared prepared = tiny_run(dir.path, {"dtype=f32"});
