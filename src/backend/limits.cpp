@@ -123,6 +123,12 @@ DType limit_dtype(DType compute) {
   return compute == kBF16 && cpu::bf16_step() == cpu::Step::kPair ? kBF16 : kF32;
 }
 
+int64_t matmul_limit_bytes(DType compute) {
+  const int64_t values = kRows * kNarrow + kNarrow * kWide + kRows * kWide;
+  // In f32 one set of operands serves both shapes.
+  return limit_dtype(compute) == kF32 ? (2 * kRows + kNarrow) * kWide * 4 : 2 * values * 2;
+}
+
 double matmul_limit_flops(DType compute) {
   static double measured[2] = {};
   const DType type = limit_dtype(compute);

@@ -14,6 +14,8 @@ DType limit_dtype(DType compute);
 // FLOP/s of the library's product (oneDNN, of limit_dtype(compute)) on the shape of a LLaMA block's projections, on all threads:
 // the best of repetitions within about half a second. Measured once a process and type.
 double matmul_limit_flops(DType compute);
+// Bytes that its operands take meanwhile.
+int64_t matmul_limit_bytes(DType compute);
 
 // C [m, n] = A [m, k] · B [k, n], `count` times.
 struct ProductShape {

@@ -173,7 +173,8 @@ void check_saved(const Tensor& t, const std::string& name, const std::string& pa
     require(std::isfinite(value_at(t, i)), path, "{} holds {} at element {}", name, value_at(t, i), i);
 }
 
-void check_pairs(const AdapterFile& file, const std::string& path) {
+// `map`: where the values lie, if in a file, whose pages then need not stay.
+void check_pairs(const AdapterFile& file, const std::string& path, const MappedFile* map = nullptr) {
   require(!file.pairs.empty(), path, "holds no LoRA pair at all");
   for (const auto& [name, value] : file.saved) check_saved(value, name, path);
   for (const AdapterPair& p : file.pairs) {
@@ -183,6 +184,8 @@ void check_pairs(const AdapterFile& file, const std::string& path) {
     require(p.a.size(0) == r && p.b.size(1) == r, path,
             "module {} has A {} and B {} but its rank is {} by {}; do the two files belong together?",
             p.module, p.a.shape().str(), p.b.shape().str(), r, kConfig);
+    if (map == nullptr) continue;
+    for (const Tensor* t : {&p.a, &p.b}) map->forget({t->raw(), static_cast<size_t>(t->bytes())});
   }
 }
 
@@ -301,7 +304,7 @@ AdapterFile read_adapter(const std::string& directory) {
     (is_a ? p.a : p.b) = tensors.tensor(e.name);
   }
   for (auto& [module, pair] : pairs) file.pairs.push_back(std::move(pair));
-  check_pairs(file, weights_path);
+  check_pairs(file, weights_path, tensors.map.get());
   tensors.map->forget(tensors.map->bytes());
 
   if (file.config.target_modules

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/process.h"
 #include "base/text.h"
 
 namespace nibble {
@@ -101,6 +102,10 @@ class HostAllocator : public Allocator {
             }};
   }
   Device device() const override { return Device::kCpu; }
+  void trim() override {
+    cache_->drop();
+    release_free_memory();
+  }
 
  private:
   std::shared_ptr<BlockCache> cache_ = std::make_shared<BlockCache>();

@@ -66,6 +66,8 @@ class Allocator {
   // `bytes` may be 0. Errors: Error{"memory"} with name and size when there is not enough.
   virtual std::shared_ptr<Buffer> allocate(size_t bytes, std::string_view name) = 0;
   virtual Device device() const = 0;
+  // Gives the system back what is kept for later requests: for after loading, whose blocks a step does not ask for.
+  virtual void trim() {}
   Ledger& ledger() { return *ledger_; }
 
  protected:

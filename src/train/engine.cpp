@@ -49,6 +49,8 @@ Engine::Engine(const Prepared& prepared, StepPlan plan)
   adapter_config_.base_model = recipe.model;
   parameters_ = trainable_parameters(*model_, recipe, *allocator_);
   optimizer_ = std::make_unique<Optimizer>(parameters_, optimizer_options(recipe), *allocator_);
+  allocator_->trim();
+  host_allocator().trim();
   {
     const MemoryGroup group(*allocator_, "arena");
     block_ =

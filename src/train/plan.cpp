@@ -106,7 +106,7 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   int64_t logits = 0;
   plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, plan.cost, &logits);
   plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_cost, nullptr);
-  if (program > 0) plan.rows.push_back({"program", program, "code, libraries, tokenizer, encoded data"});
+  if (program > 0) plan.rows.push_back({"program", program, "code, libraries, tokenizer, encoded data, measuring the limit"});
   plan.rows.push_back({"base", base + allocator->ledger().names_peak()[{"weights", "rope_table"}],
                        recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
   const auto accumulation = recipe.gradient_accumulation_steps;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/kernel_slot.h"
+#include "backend/limits.h"
 #include "base/parallel.h"
 #include "base/process.h"
 #include "base/rng.h"
@@ -128,7 +129,9 @@ Prepared prepare(Recipe recipe) {
   require_known_ids(prepared.dataset.eval, prepared.config.vocab);
   prepared.recipe = std::move(recipe);
   release_free_memory();
-  prepared.program_bytes = static_cast<int64_t>(resident_bytes());
+  // The first step is followed by a measurement of the limit, whose operands come on top.
+  prepared.program_bytes = static_cast<int64_t>(resident_bytes()) +
+                           backend::matmul_limit_bytes(compute_dtype(prepared.recipe));
   return prepared;
 }
 
