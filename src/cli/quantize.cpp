@@ -31,7 +31,8 @@ std::map<std::string, LinearLayer> linear_layers(const io::ModelFiles& files) {
   const auto model = models::load_model(files, stream, {});
   std::map<std::string, LinearLayer> layers;
   model->visit_linears([&](nn::Linear& linear) {
-    layers[linear.name() + ".weight"] = {!nn::is_output_head(linear.name()), linear.stored()};
+    const bool quantize = !linear.stays_dense() && !nn::is_output_head(linear.name());
+    layers[linear.name() + ".weight"] = {quantize, linear.stored()};
   });
   model->visit_heads([&](nn::Linear& head) { layers[head.name() + ".weight"] = {false, head.stored()}; });
   return layers;

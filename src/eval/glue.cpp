@@ -13,7 +13,7 @@ namespace {
 
 void require_classifier(const models::ModelConfig& config, const data::GlueTask& task) {
   const int64_t labels = task.scores() ? 1 : static_cast<int64_t>(task.labels.size());
-  require(config.task != models::Task::kCausalLm, "glue",
+  require(config.labels > 0, "glue",
           "this {} has no head for whole texts; score a model or an adapter that was trained on {}",
           config.family, task.name);
   require(config.labels == labels, "glue",

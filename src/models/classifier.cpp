@@ -7,11 +7,6 @@
 namespace nibble::models {
 namespace {
 
-// A product that stays dense whatever the linears become.
-nn::Linear dense_linear(const nn::Loader& at, int64_t in, int64_t out) {
-  return {at.path(), at.table("weight", out, in), at.vector("bias", out)};
-}
-
 // Row of the first token of each segment.
 Tensor first_rows(Context& cx, const Tensor& segments) {
   Tensor rows = cx.empty({segments.size(0)}, kI32, "first rows");
@@ -28,8 +23,8 @@ ClassificationHead::ClassificationHead(const nn::Loader& root, ClassifierConfig 
   if (!config_.dense_is_head && (config_.labels > 0 || dense.has("weight")))
     dense_ = dense.linear(width, width, true);
   if (config_.labels == 0) return;
-  if (config_.dense_is_head) dense_ = dense_linear(dense, width, width);
-  out_ = dense_linear(root / config_.out, width, config_.labels);
+  if (config_.dense_is_head) dense_ = dense.dense_linear(width, width, true);
+  out_ = (root / config_.out).dense_linear(width, config_.labels, true);
 }
 
 Variable ClassificationHead::pool(Context& cx, const Variable& h, const Tensor& segments) const {

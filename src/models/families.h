@@ -19,6 +19,9 @@ std::unique_ptr<Model> load_bloom(const io::ModelFiles& files, backend::Stream& 
                                   const nn::LoadOptions& options);
 std::unique_ptr<Model> load_gpt2(const io::ModelFiles& files, backend::Stream& stream,
                                  const nn::LoadOptions& options);
+// Encoder–decoders.
+std::unique_ptr<Model> load_t5(const io::ModelFiles& files, backend::Stream& stream,
+                               const nn::LoadOptions& options);
 // Encoders: with a classification head, or bare, which gives hidden states alone.
 std::unique_ptr<Model> load_bert(const io::ModelFiles& files, backend::Stream& stream,
                                  const nn::LoadOptions& options);

@@ -135,9 +135,9 @@ class Gpt : public Model {
     if (config_.token_types > 0) h = ops::add(cx, h, types_.embed(cx, types_of(cx, input)));
     if (embedding_norm_.defined()) h = embedding_norm_(cx, h);
     h = ops::dropout(cx, h, config_.hidden_dropout, stream_id(config_.names.embedding + ".dropout"));
-    h = run_blocks(cx, "gpt_block", config_.layers, cache, h,
-                   [this, cos_sin, input, cache](Context& c, const Variable& x, int64_t i) {
-                     return blocks_[static_cast<size_t>(i)](c, x, cos_sin, input, cache, i);
+    h = run_blocks(cx, "gpt_block", config_.layers, cache, {h},
+                   [this, cos_sin, input, cache](Context& c, const std::vector<Variable>& in, int64_t i) {
+                     return blocks_[static_cast<size_t>(i)](c, in[0], cos_sin, input, cache, i);
                    });
     if (last_norm_.defined()) h = last_norm_(cx, h);
     if (classifier_.defined()) return classifier_.pool(cx, h, input.segments);

@@ -108,10 +108,10 @@ class Llama : public Model {
       const float f = config_.embedding_scale;
       h = ops::scale(cx, h, cx.compute() == kBF16 ? to_float(to_bf16(f)) : f);
     }
-    h = run_blocks(cx, "llama_block", config_.layers, cache, h,
-                   [this, cos_sin, input, cache](Context& c, const Variable& x, int64_t i) {
+    h = run_blocks(cx, "llama_block", config_.layers, cache, {h},
+                   [this, cos_sin, input, cache](Context& c, const std::vector<Variable>& in, int64_t i) {
                      const auto layer = static_cast<size_t>(i);
-                     return blocks_[layer](c, x, cos_sin[config_.rope_of[layer]], input, cache, i);
+                     return blocks_[layer](c, in[0], cos_sin[config_.rope_of[layer]], input, cache, i);
                    });
     return norm_(cx, h);
   }

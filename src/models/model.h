@@ -1,6 +1,7 @@
 // A model: what trainer, evaluation and generation see of it. One file per family (llama.cpp …), one row each
-// in registry.cpp under the architecture names of config.json. Most predict the next token; an encoder with a
-// head predicts a class or a score of each sequence (classifier.h).
+// in registry.cpp under the architecture names of config.json. Most predict the next token, T5 after an
+// encoder has read a source; an encoder with a head predicts a class or a score of each sequence
+// (classifier.h).
 #pragma once
 #include <functional>
 #include <memory>
@@ -17,8 +18,9 @@ using autograd::Context;
 using autograd::Parameter;
 using autograd::Variable;
 
-// What the head gives: scores of the next token, scores of the classes of a sequence, or the one score of it.
-enum class Task : uint8_t { kCausalLm, kClassification, kRegression };
+// What the head gives: scores of the next token, of one stream or after reading a source; scores of the
+// classes of a sequence; or the one score of it.
+enum class Task : uint8_t { kCausalLm, kSeq2Seq, kClassification, kRegression };
 
 struct ModelConfig {
   std::string family;  // "llama"
@@ -26,10 +28,12 @@ struct ModelConfig {
   int64_t labels = 0;  // classes, 1 for a score; 0: it predicts tokens
   int64_t vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
   int64_t max_positions = 0;
+  int64_t encoder_layers = 0, start_token = 0;  // of an encoder–decoder: `layers` are its decoder's
   bool tied_head = false;
   Json source;  // config.json as read
 
-  int64_t outputs() const { return task == Task::kCausalLm ? vocab : labels; }  // of the head
+  bool reads_source() const { return task == Task::kSeq2Seq; }
+  int64_t outputs() const { return labels > 0 ? labels : vocab; }  // of the head
 };
 
 class Model {
@@ -41,7 +45,8 @@ class Model {
   virtual const ModelConfig& config() const = 0;
 
   // Final hidden states [T, D] (after the last norm), of a classifier one row per sequence [n, D]: what
-  // `head` is applied to. With a cache, keys and values are appended to it.
+  // `head` is applied to. With a cache, keys and values are appended to it. Of an encoder–decoder: the
+  // decoder's, after the encoder has read the sources of `input`.
   virtual Variable forward(Context& cx, const nn::SequenceInput& input, nn::KvCache* cache) const = 0;
   // The output head as arguments of head_cross_entropy() and linear(), for so many rows of hidden states.
   virtual ops::LinearArgs head(const Context& cx, int64_t tokens) const = 0;

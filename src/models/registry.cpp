@@ -23,6 +23,7 @@ std::span<const Family> families() {
       {"OPTForCausalLM", "opt", load_opt},
       {"BloomForCausalLM", "bloom", load_bloom},
       {"GPT2LMHeadModel", "gpt2", load_gpt2},
+      {"T5ForConditionalGeneration", "t5", load_t5},
       {"BertModel", "bert", load_bert, kBertClassifier},
       {"BertForSequenceClassification", "bert", load_bert, kBertClassifier},
       {"BertForMaskedLM", "bert", load_bert, kBertClassifier},

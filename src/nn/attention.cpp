@@ -41,7 +41,8 @@ Projected project(Context& cx, const SelfAttention& a, const Variable& x) {
 }  // namespace
 
 Variable SelfAttention::operator()(Context& cx, const Variable& x, const Tensor& cos_sin,
-                                   const SequenceInput& input, KvCache* cache, int64_t layer) const {
+                                   const SequenceInput& input, KvCache* cache, int64_t layer,
+                                   const Variable& bias) const {
   auto [queries, keys, values] = project(cx, *this, x);
   if (q_norm.defined()) queries = q_norm(cx, queries, args.heads);
   if (k_norm.defined()) keys = k_norm(cx, keys, args.kv_heads);
@@ -57,7 +58,28 @@ Variable SelfAttention::operator()(Context& cx, const Variable& x, const Tensor&
     keys = Variable(k_rows);
     values = Variable(v_rows);
   }
-  return o(cx, ops::attention(cx, queries, keys, values, input.segments, args));
+  return o(cx, ops::attention(cx, queries, keys, values, input.segments, args, bias));
+}
+
+Variable CrossAttention::operator()(Context& cx, const Variable& x, const Variable& source,
+                                    const SequenceInput& input, KvCache* cache, int64_t layer) const {
+  const Variable queries = q(cx, x);
+  Variable keys, values;
+  if (source.defined()) {
+    keys = k(cx, source);
+    values = v(cx, source);
+  }
+  if (cache != nullptr) {
+    auto& k_rows = cache->source_k[static_cast<size_t>(layer)];
+    auto& v_rows = cache->source_v[static_cast<size_t>(layer)];
+    if (source.defined()) {
+      put_rows(cx, keys.value(), cache->source_rows, k_rows);
+      put_rows(cx, values.value(), cache->source_rows, v_rows);
+    }
+    keys = Variable(k_rows);
+    values = Variable(v_rows);
+  }
+  return o(cx, ops::attention(cx, queries, keys, values, input.cross_segments, args));
 }
 
 }  // namespace nibble::nn

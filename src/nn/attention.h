@@ -1,5 +1,5 @@
 // Self-attention over a packed stream or a cache of keys and values: grouped heads, rotary positions or
-// others, q, k and v from three products or from one.
+// others, q, k and v from three products or from one; and a decoder's attention to what its encoder read.
 #pragma once
 #include "nn/linear.h"
 #include "nn/norm.h"
@@ -19,8 +19,18 @@ struct SelfAttention {
   backend::AttentionArgs args;
 
   // x [T, D] -> [T, D]. With a cache, this layer's keys and values are put into it first and attention reads
-  // it. cos_sin undefined: positions come another way.
+  // it. cos_sin undefined: positions come another way. bias: of distances (ops::attention).
   Variable operator()(Context& cx, const Variable& x, const Tensor& cos_sin, const SequenceInput& input,
+                      KvCache* cache, int64_t layer, const Variable& bias = {}) const;
+};
+
+struct CrossAttention {
+  Linear q, k, v, o;
+  backend::AttentionArgs args;
+
+  // x [T, D], source [S, E] (undefined where every source is in the cache already) -> [T, D]. With a cache,
+  // this layer's keys and values of new sources are put into it first and attention reads it.
+  Variable operator()(Context& cx, const Variable& x, const Variable& source, const SequenceInput& input,
                       KvCache* cache, int64_t layer) const;
 };
 

@@ -7,8 +7,8 @@
 
 namespace nibble::nn {
 
-Linear::Linear(std::string name, quant::Weight weight, Tensor bias, Stored stored)
-    : name_(std::move(name)), weight_(std::move(weight)), stored_(stored) {
+Linear::Linear(std::string name, quant::Weight weight, Tensor bias, Stored stored, bool stays_dense)
+    : name_(std::move(name)), weight_(std::move(weight)), stored_(stored), stays_dense_(stays_dense) {
   require(!bias.defined() || bias.shape() == Shape{weight_.rows()}, name_, "bias {} for {} outputs",
           bias.defined() ? bias.shape().str() : "", weight_.rows());
   if (bias.defined()) bias_ = Variable(std::move(bias));

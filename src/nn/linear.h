@@ -24,7 +24,8 @@ enum class Stored : uint8_t { kOutIn, kInOut };
 class Linear {
  public:
   Linear() = default;
-  Linear(std::string name, quant::Weight weight, Tensor bias, Stored stored = Stored::kOutIn);
+  Linear(std::string name, quant::Weight weight, Tensor bias, Stored stored = Stored::kOutIn,
+         bool stays_dense = false);
 
   // x [T, in] -> [T, out]; adapters as cx.adapters says.
   Variable operator()(Context& cx, const Variable& x) const;
@@ -36,6 +37,8 @@ class Linear {
   int64_t out_features() const { return weight_.rows(); }
   const quant::Weight& weight() const { return weight_; }
   Stored stored() const { return stored_; }
+  // Is it dense whatever the linears of its model become?
+  bool stays_dense() const { return stays_dense_; }
   bool has_bias() const { return bias_.defined(); }
   const Tensor& bias() const { return bias_.value(); }  // F32 [out]; REQUIRES has_bias()
 
@@ -60,6 +63,7 @@ class Linear {
   std::string name_;
   quant::Weight weight_;
   Stored stored_ = Stored::kOutIn;
+  bool stays_dense_ = false;
   Variable bias_;
   Parameter weight_parameter_, bias_parameter_;
   std::map<int, LoraPair> adapters_;

@@ -117,6 +117,10 @@ Linear Loader::linear(int64_t in, int64_t out, bool bias, Stored stored) const {
   return {path(), std::move(w), bias ? vector("bias", out) : Tensor(), stored};
 }
 
+Linear Loader::dense_linear(int64_t in, int64_t out, bool bias) const {
+  return {path(), table("weight", out, in), bias ? vector("bias", out) : Tensor(), Stored::kOutIn, true};
+}
+
 Weight Loader::table(std::string_view name, int64_t rows, int64_t cols) const {
   quant::QuantizeSpec dense;
   dense.stored = options_.quantize.stored;

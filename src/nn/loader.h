@@ -28,6 +28,8 @@ class Loader {
   // Stored::kInOut: a dense one is stored as [in, out] (GPT-2's Conv1D); a quantized one never is, as
   // bitsandbytes turns it.
   Linear linear(int64_t in, int64_t out, bool bias, Stored stored = Stored::kOutIn) const;
+  // The same, never quantized to 4 bits.
+  Linear dense_linear(int64_t in, int64_t out, bool bias) const;
   // A dense matrix that is never quantized to 4 bits (embedding, head); stored GGUF blocks are kept under
   // `stored`.
   quant::Weight table(std::string_view name, int64_t rows, int64_t cols) const;

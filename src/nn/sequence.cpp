@@ -1,5 +1,6 @@
 #include "nn/sequence.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -40,20 +41,80 @@ SequenceInput packed_input(Allocator& allocator, const std::vector<int32_t>& ids
           types.empty() ? Tensor() : host_i32(allocator, {tokens}, types, "input.types")};
 }
 
+void add_sources(Allocator& allocator, SequenceInput& input, const std::vector<int32_t>& lengths,
+                 const std::vector<int32_t>& source_ids, const std::vector<int32_t>& source_lengths) {
+  require(lengths.size() == source_lengths.size(), "packed_input", "{} sources for {} sequences",
+          source_lengths.size(), lengths.size());
+  const SequenceInput source = packed_input(allocator, source_ids, source_lengths);
+  std::vector<int32_t> cross;
+  int32_t begin = 0, source_begin = 0;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    cross.insert(cross.end(), {begin, lengths[i], source_begin, source_lengths[i]});
+    begin += lengths[i];
+    source_begin += source_lengths[i];
+  }
+  input.source_ids = source.ids;
+  input.source_segments = source.segments;
+  input.cross_segments =
+      host_i32(allocator, {static_cast<int64_t>(lengths.size()), 4}, cross, "input.cross_segments");
+}
+
 KvCache::KvCache(Allocator& allocator, int64_t layers, int64_t slots_, int64_t capacity_, int64_t kv_width,
-                 DType dtype)
-    : length(static_cast<size_t>(slots_), 0), slots(slots_), capacity(capacity_) {
-  require(slots_ > 0 && capacity_ > 0 && slots_ * capacity_ < INT32_MAX, "kv_cache",
-          "{} sequences of {} tokens do not fit", slots_, capacity_);
+                 DType dtype, int64_t source_capacity_)
+    : length(static_cast<size_t>(slots_), 0),
+      source_length(static_cast<size_t>(slots_), 0),
+      slots(slots_),
+      capacity(capacity_),
+      source_capacity(source_capacity_) {
+  require(slots_ > 0 && capacity_ > 0 && slots_ * std::max(capacity_, source_capacity_) < INT32_MAX,
+          "kv_cache", "{} sequences of {} tokens do not fit", slots_, std::max(capacity_, source_capacity_));
   const MemoryGroup group(allocator, "kv_cache");
   for (int64_t l = 0; l < layers; ++l) {
     k.push_back(Tensor::empty(allocator, {slots * capacity, kv_width}, dtype, "cache.k"));
     v.push_back(Tensor::empty(allocator, {slots * capacity, kv_width}, dtype, "cache.v"));
+    if (source_capacity == 0) continue;
+    source_k.push_back(
+        Tensor::empty(allocator, {slots * source_capacity, kv_width}, dtype, "cache.source_k"));
+    source_v.push_back(
+        Tensor::empty(allocator, {slots * source_capacity, kv_width}, dtype, "cache.source_v"));
   }
 }
 
+namespace {
+
+// What the encoder reads of `sources`, and the pairs of the decoder's segments with every slot's source.
+void read_sources(Allocator& allocator, KvCache& cache, const std::vector<int32_t>& slots,
+                  const std::vector<int32_t>& segments, const std::vector<std::vector<int32_t>>& sources,
+                  SequenceInput& input) {
+  std::vector<int32_t> all, lengths, rows, cross;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const int32_t first = static_cast<int32_t>(slots[i] * cache.source_capacity);
+    int32_t& held = cache.source_length[static_cast<size_t>(slots[i])];
+    if (i < sources.size() && !sources[i].empty()) {
+      held = static_cast<int32_t>(sources[i].size());
+      require(held <= cache.source_capacity, "kv_cache",
+              "a source of {} tokens does not fit a capacity of {}", held, cache.source_capacity);
+      lengths.push_back(held);
+      all.insert(all.end(), sources[i].begin(), sources[i].end());
+      for (int32_t t = 0; t < held; ++t) rows.push_back(first + t);
+    }
+    require(held > 0, "kv_cache", "slot {} has no source for the encoder to read", slots[i]);
+    cross.insert(cross.end(), {segments[4 * i], segments[4 * i + 1], first, held});
+  }
+  input.cross_segments =
+      host_i32(allocator, {static_cast<int64_t>(slots.size()), 4}, cross, "input.cross_segments");
+  if (all.empty()) return;
+  const SequenceInput source = packed_input(allocator, all, lengths);
+  input.source_ids = source.ids;
+  input.source_segments = source.segments;
+  cache.source_rows = host_i32(allocator, {static_cast<int64_t>(rows.size())}, rows, "cache.source_rows");
+}
+
+}  // namespace
+
 SequenceInput cached_input(Allocator& allocator, KvCache& cache, const std::vector<int32_t>& slots,
-                           const std::vector<std::vector<int32_t>>& ids) {
+                           const std::vector<std::vector<int32_t>>& ids,
+                           const std::vector<std::vector<int32_t>>& sources) {
   require(slots.size() == ids.size(), "kv_cache", "{} slots for {} sequences", slots.size(), ids.size());
   std::vector<int32_t> all, positions, segments, rows;
   for (size_t i = 0; i < slots.size(); ++i) {
@@ -72,9 +133,12 @@ SequenceInput cached_input(Allocator& allocator, KvCache& cache, const std::vect
   }
   const auto tokens = static_cast<int64_t>(all.size());
   cache.target_rows = host_i32(allocator, {tokens}, rows, "cache.target_rows");
-  return {host_i32(allocator, {tokens}, all, "input.ids"),
-          host_i32(allocator, {tokens}, positions, "input.positions"),
-          host_i32(allocator, {static_cast<int64_t>(slots.size()), 4}, segments, "input.segments")};
+  SequenceInput input{
+      host_i32(allocator, {tokens}, all, "input.ids"),
+      host_i32(allocator, {tokens}, positions, "input.positions"),
+      host_i32(allocator, {static_cast<int64_t>(slots.size()), 4}, segments, "input.segments")};
+  if (cache.source_capacity > 0) read_sources(allocator, cache, slots, segments, sources, input);
+  return input;
 }
 
 void commit(KvCache& cache, const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& ids) {

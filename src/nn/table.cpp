@@ -16,6 +16,10 @@ Tensor decode_master(const quant::Weight& weight, Allocator& allocator, std::str
   return master;
 }
 
+Table Table::f32(Allocator& allocator) const {
+  return {name_, quant::dense_weight(decode_master(weight_, allocator, name_))};
+}
+
 void Table::make_trainable(Allocator& allocator) {
   if (parameter_.variable.defined()) return;
   const Tensor master = decode_master(weight_, allocator, "table");

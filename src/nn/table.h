@@ -1,5 +1,5 @@
-// A matrix that is never quantized to four bits: a token embedding, an output head, or one matrix that is
-// both.
+// A matrix that is never quantized to four bits: a token embedding, an output head, one matrix that is both,
+// or a bias by distance.
 #pragma once
 #include "ops/ops.h"
 
@@ -22,6 +22,13 @@ class Table {
   ops::LinearArgs as_head() const {
     return {.weight = &weight_, .trainable = parameter_.variable, .bias = {}, .lora = {}};
   }
+
+  // The matrix itself, which is dense f32 then (Table::f32).
+  Variable values() const {
+    return parameter_.variable.defined() ? parameter_.variable : Variable(weight_.dense);
+  }
+  // The same, held as f32.
+  Table f32(Allocator& allocator) const;
 
   void make_trainable(Allocator& allocator);
   Parameter* parameter() { return parameter_.variable.defined() ? &parameter_ : nullptr; }

@@ -50,9 +50,10 @@ Variable dropout(Context& cx, const Variable& x, float p, uint64_t stream);
 Variable rope(Context& cx, const Variable& x, const Tensor& cos_sin, const Tensor& positions,
               int64_t head_width);
 
-// Segment attention, see backend/kernels/attention.h.
+// Segment attention, see backend/kernels/attention.h. bias F32 [buckets, H] is constant, a parameter, or
+// undefined.
 Variable attention(Context& cx, const Variable& q, const Variable& k, const Variable& v,
-                   const Tensor& segments, const backend::AttentionArgs& args);
+                   const Tensor& segments, const backend::AttentionArgs& args, const Variable& bias = {});
 
 // Token embedding; `trainable` (full fine-tuning) is the parameter that the dense weight is, or undefined.
 Variable embedding(Context& cx, const Tensor& ids, const quant::Weight& w, const Variable& trainable);

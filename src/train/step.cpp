@@ -116,7 +116,7 @@ int64_t head_chunk_rows(int64_t vocab) {
 data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {
   data::MicroBatch batch;
   batch.ids.assign(static_cast<size_t>(shape.tokens), 0);
-  const bool whole = task != models::Task::kCausalLm;
+  const bool whole = task == models::Task::kClassification || task == models::Task::kRegression;
   const auto labels = static_cast<size_t>(whole ? shape.sequences : shape.tokens);
   batch.labels.assign(labels, 0);
   batch.label_rows.resize(labels);

@@ -1,4 +1,9 @@
 #include <array>
+#include <fstream>
+#include <sstream>
+
+#include "backend/cpu/attention.h"
+#include "base/json.h"
 #include "tests/backend/kernel_cases.h"
 
 namespace nibble::backend {
@@ -8,6 +13,7 @@ struct Case {
   std::vector<std::array<int32_t, 4>> segments;
   AttentionArgs args;
   int64_t q_rows, k_rows;  // of the streams; some may be in no segment
+  int64_t buckets = 0;     // of a relative bias
 };
 
 Case make_case(std::vector<std::array<int32_t, 4>> segments, int64_t heads, int64_t kv_heads, int64_t width,
@@ -28,14 +34,19 @@ Tensor segment_table(const Case& c) {
 }
 
 struct Naive {
-  std::vector<double> out, lse, dq, dk, dv;
+  std::vector<double> out, lse, dq, dk, dv, dbias;
 };
 
-Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dout) {
-  const auto [heads, kv_heads, width, scale, causal, window, softcap, alibi] = c.args;
+Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
+            const Tensor& dout) {
+  const auto [heads, kv_heads, width, scale, causal, window, softcap, alibi, bias_distance] = c.args;
+  const auto bucket = [&, both = !causal, furthest = bias_distance](int64_t distance) {
+    return cpu::relative_bucket(distance, both, c.buckets, furthest);
+  };
   const auto fq = floats_of(q), fk = floats_of(k), fv = floats_of(v), fd = floats_of(dout);
   Naive n{std::vector<double>(fq.size()), std::vector<double>(static_cast<size_t>(c.q_rows * heads)),
-          std::vector<double>(fq.size()), std::vector<double>(fk.size()), std::vector<double>(fk.size())};
+          std::vector<double>(fq.size()), std::vector<double>(fk.size()),
+          std::vector<double>(fk.size()), std::vector<double>(static_cast<size_t>(c.buckets * heads))};
   for (const auto& [q0, nq, k0, nk] : c.segments)
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < nq; ++i) {
@@ -63,6 +74,7 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
           if (alibi)
             score += std::array{1.0 / 16, 1.0 / 256, 0.25}[static_cast<size_t>(h)] *
                      static_cast<double>(j - (nk - nq + i));
+          if (c.buckets > 0) score += bias.data<float>()[bucket(j - (nk - nq + i)) * heads + h];
           high = std::max(high, score);
         }
         for (int64_t j = first; j <= last; ++j)
@@ -78,6 +90,8 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
           for (size_t x = 0; x < width_z; ++x) dp += static_cast<double>(fd[at_q + x]) * fv[at_k(j) + x];
           const double pj = p[static_cast<size_t>(j)],
                        ds = pj * (dp - delta) * scale * through[static_cast<size_t>(j)];
+          if (c.buckets > 0)
+            n.dbias[static_cast<size_t>(bucket(j - (nk - nq + i)) * heads + h)] += pj * (dp - delta);
           for (size_t x = 0; x < width_z; ++x) {
             n.dq[at_q + x] += ds * fk[at_k(j) + x];
             n.dk[at_k(j) + x] += ds * fq[at_q + x];
@@ -101,11 +115,15 @@ void check(const Case& c, DType dtype) {
   const Tensor dout = random_tensor(wide, dtype, 4), table = segment_table(c);
   Guarded out = guarded(wide, dtype, 5), lse = guarded({c.q_rows, c.args.heads}, kF32, 6);
   Guarded dq = guarded(wide, dtype, 7), dk = guarded(narrow, dtype, 8), dv = guarded(narrow, dtype, 9);
-  attention(stream, q, k, v, table, c.args, out.tensor, lse.tensor);
-  attention_backward(stream, dout, q, k, v, out.tensor, lse.tensor, table, c.args, dq.tensor, dk.tensor,
-                     dv.tensor);
-  for (const Guarded* g : {&out, &lse, &dq, &dk, &dv}) g->expect_untouched("attention");
-  const Naive want = naive(c, q, k, v, dout);
+  const Tensor bias = c.buckets > 0 ? random_tensor({c.buckets, c.args.heads}, kF32, 10) : Tensor();
+  Guarded dbias = guarded({std::max<int64_t>(c.buckets, 1), c.args.heads}, kF32, 11);
+  Tensor wanted = c.buckets > 0 ? dbias.tensor : Tensor();
+  attention(stream, q, k, v, bias, table, c.args, out.tensor, lse.tensor);
+  attention_backward(stream, dout, q, k, v, bias, out.tensor, lse.tensor, table, c.args, dq.tensor, dk.tensor,
+                     dv.tensor, wanted, false);
+  for (const Guarded* g : {&out, &lse, &dq, &dk, &dv, &dbias}) g->expect_untouched("attention");
+  const Naive want = naive(c, q, k, v, bias, dout);
+  if (c.buckets > 0) expect_near(dbias.tensor, want.dbias, dtype == kF32 ? 5e-6 : 2e-2, "dbias");
   const double relative = dtype == kF32 ? 5e-6 : 2e-2;  // in bf16 Δ comes from the rounded output
   expect_near(out.tensor, want.out, 5e-6, "out");
   expect_near(lse.tensor, want.lse, 2e-6, "lse");
@@ -142,6 +160,38 @@ TEST(Attention, SegmentsMasksWindowsAndGroups) {
   });
 }
 
+TEST(Attention, ARelativeBiasAndItsGradient) {
+  on_every_target([&] {
+    for (Case c :
+         {make_case({{0, 70, 0, 70}, {70, 1, 70, 9}, {75, 33, 80, 33}}, 3, 3, 16, true, 0),
+          make_case({{0, 70, 0, 70}, {70, 1, 70, 1}, {75, 33, 80, 33}}, 3, 3, 16, false, 0),
+          make_case({{0, 120, 0, 330}}, 4, 2, 24, true, 31), make_case({{0, 3, 0, 300}}, 2, 2, 64, true, 0),
+          make_case({{0, 200, 0, 300}}, 1, 1, 7, false, 0)}) {
+      c.buckets = 32;
+      for (const float cap : {0.0f, 1.5f}) {
+        c.args.softcap = cap;
+        for (const DType t : kFloats) check(c, t);
+      }
+    }
+  });
+}
+
+// Transformers' buckets for every distance from -200 to 200.
+TEST(Attention, BucketsAreTransformers) {
+  const std::string path = std::string(NIBBLE_SOURCE_DIR) + "/tests/goldens/t5/cases.json";
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  const Json settings = parse_json(text.str(), path)["buckets"];
+  ASSERT_FALSE(settings.empty());
+  for (const Json& s : settings)
+    for (int64_t d = -200; d <= 200; ++d)
+      EXPECT_EQ(cpu::relative_bucket(d, s["both_ways"].get<bool>(), s["buckets"].get<int64_t>(),
+                                     s["furthest"].get<int64_t>()),
+                s["of"][static_cast<size_t>(d + 200)].get<int32_t>())
+          << d << " of " << s["buckets"] << " buckets up to " << s["furthest"];
+}
+
 TEST(Attention, ManyTilesOfQueriesAndBlocksOfKeys) {
   check(make_case({{0, 300, 0, 600}}, 2, 1, 20, true, 0), kF32);
   check(make_case({{0, 300, 0, 600}}, 2, 1, 20, true, 290), kF32);
@@ -162,9 +212,12 @@ TEST(Attention, SameBytesForAnyThreadsAndPlace) {
            dk = Tensor::empty(host_allocator(), key_rows, kBF16, "dk");
     Tensor dv = Tensor::empty(host_allocator(), key_rows, kBF16, "dv");
     const Tensor table = segment_table(c);
-    attention(stream, query, key, value, table, args, out, lse);
-    attention_backward(stream, query, query, key, value, out, lse, table, args, dq, dk, dv);
-    return std::vector<Tensor>{out, lse, dq, dk, dv};
+    const Tensor bias = random_tensor({8, 4}, kF32, 9);
+    Tensor dbias = Tensor::empty(host_allocator(), {8, 4}, kF32, "dbias");
+    attention(stream, query, key, value, bias, table, args, out, lse);
+    attention_backward(stream, query, query, key, value, bias, out, lse, table, args, dq, dk, dv, dbias,
+                       false);
+    return std::vector<Tensor>{out, lse, dq, dk, dv, dbias};
   };
   Case packed{{{0, 150, 0, 150}, {150, 100, 150, 100}, {250, 150, 250, 150}}, args, 400, 400};
   expect_same(Same::kThreads, [&] {
@@ -176,7 +229,7 @@ TEST(Attention, SameBytesForAnyThreadsAndPlace) {
   const auto together = run(q, k, v, packed);
   const auto alone =
       run(q.rows(150, 250), k.rows(150, 250), v.rows(150, 250), Case{{{0, 100, 0, 100}}, args, 100, 100});
-  for (size_t i = 0; i < together.size(); ++i)
+  for (size_t i = 0; i + 1 < together.size(); ++i)
     EXPECT_EQ(bytes_of(together[i].rows(150, 250)), bytes_of(alone[i])) << i;
 }
 
@@ -190,7 +243,7 @@ TEST(Attention, NanIsNotHidden) {
     k.data<float>()[0] = std::nanf("");
     Tensor out = Tensor::empty(host_allocator(), {c.q_rows, 8}, kF32, "out"),
            lse = Tensor::empty(host_allocator(), {c.q_rows, 1}, kF32, "lse");
-    attention(stream, q, k, v, segment_table(c), c.args, out, lse);
+    attention(stream, q, k, v, Tensor(), segment_table(c), c.args, out, lse);
     for (int32_t i = 0; i < rows * 8; ++i) EXPECT_TRUE(std::isnan(out.data<float>()[i]));
   }
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/cpu/attention.h"
 #include "base/rng.h"
 #include "ops/ops.h"
 
@@ -260,19 +261,22 @@ inline OpCase rope_case(int64_t tokens, int64_t heads, int64_t dims) {
           .flops = 3.0 * static_cast<double>(tokens * heads * kWidth)};
 }
 
-// slopes: ALiBi's of each head, where args say that there are such.
+// slopes: ALiBi's of each head, where args say that there are such. buckets: of a relative bias.
 inline OpCase attention_case(const std::string& name, int64_t tq, int64_t tk,
                              const std::vector<int32_t>& segments, const backend::AttentionArgs& a,
-                             const std::vector<double>& slopes = {}) {
+                             const std::vector<double>& slopes = {}, int64_t buckets = 0) {
   const auto n = static_cast<int64_t>(segments.size()) / 4;
   double pairs = 0;
   for (int64_t s = 0; s < n; ++s) pairs += double(segments[size_t(4 * s + 1)]) * segments[size_t(4 * s + 3)];
+  std::vector<Input> inputs = {
+      {{tq, a.heads * a.head_width}}, {{tk, a.kv_heads * a.head_width}}, {{tk, a.kv_heads * a.head_width}}};
+  if (buckets > 0) inputs.push_back({{buckets, a.heads}, true});
   return {.name = "attention_" + name,
-          .inputs = {{{tq, a.heads * a.head_width}},
-                     {{tk, a.kv_heads * a.head_width}},
-                     {{tk, a.kv_heads * a.head_width}}},
-          .op = [t = i32_tensor({n, 4}, segments), a](
-                    Context& cx, const auto& in) { return attention(cx, in[0], in[1], in[2], t, a); },
+          .inputs = inputs,
+          .op =
+              [t = i32_tensor({n, 4}, segments), a](Context& cx, const auto& in) {
+                return attention(cx, in[0], in[1], in[2], t, a, in.size() > 3 ? in[3] : Variable());
+              },
           .formula =
               [=](const Values& v) {
                 std::vector<double> y(v[0].size(), 0.0);
@@ -295,6 +299,11 @@ inline OpCase attention_case(const std::string& name, int64_t tq, int64_t tk,
                         const auto cap = static_cast<double>(a.softcap);
                         if (cap > 0) score = cap * std::tanh(score / cap);
                         if (a.alibi) score += slopes[size_t(h)] * static_cast<double>(j - last);
+                        if (buckets > 0)
+                          score += v[3][size_t(backend::cpu::relative_bucket(j - (kn - qn + i), !a.causal,
+                                                                             buckets, a.bias_distance) *
+                                                   a.heads +
+                                               h)];
                         p.push_back(std::exp(score));
                         total += p.back();
                       }
@@ -511,6 +520,10 @@ inline std::vector<OpCase> op_cases() {
   eight.heads = 8;
   six.alibi = eight.alibi = both.alibi = true;
   capped.softcap = 0.7f;
+  backend::AttentionArgs relative = one;
+  relative.bias_distance = 7;
+  backend::AttentionArgs relative_full = relative;
+  relative_full.causal = false;
   both.softcap = 2;
   return {
       add_case(5, 7),
@@ -547,6 +560,9 @@ inline std::vector<OpCase> op_cases() {
       attention_case("softcap", 13, 13, {0, 5, 0, 5, 5, 8, 5, 8}, capped),
       attention_case("softcap_alibi_window", 11, 11, {0, 11, 0, 11}, both,
                      {0.25, 1.0 / 16, 1.0 / 64, 1.0 / 256}),
+      attention_case("relative_bias", 13, 13, {0, 5, 0, 5, 5, 8, 5, 8}, relative, {}, 8),
+      attention_case("relative_bias_both_ways", 13, 13, {0, 5, 0, 5, 5, 8, 5, 8}, relative_full, {}, 8),
+      attention_case("relative_bias_after_a_prefix", 9, 16, {0, 2, 0, 6, 2, 7, 6, 10}, relative, {}, 6),
       embedding_case(6, 5, {3, 1, 3, 0, 5}),
       linear_case("f32", "f32", 20, 12, 10, 3, {}, 0, false),
       linear_case("nf4_lora", "nf4", 20, 12, 10, 3, {{0, 20}}, 0, false),

@@ -33,6 +33,7 @@ struct AttentionForward {
   float *keys, *values;
   const Segment* segments;
   const int64_t* offsets;  // padded keys before each segment
+  const DistanceBias* bias;
 };
 inline constexpr int64_t kQueryRows = 48;   // of one tile
 inline constexpr int64_t kKeyBlock = 256;   // keys per step of the running softmax
@@ -111,7 +112,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const AttentionArgs& a = f.args;
   const int64_t K = a.head_width, H = a.heads, rows = item.count, panel = gemm_panel_width();
   const int64_t kv_head = item.head / (H / a.kv_heads);
-  const AdjustScores adjust(a, item.head);
+  const AdjustScores adjust(a, item.head, f.bias->at(item.head));
   const float* keys = packed_at(f, f.keys, item.segment, kv_head, K);
   const float* values = packed_at(f, f.values, item.segment, kv_head, padded_width(K));
   const int64_t ld_s = kKeyBlock + 16, ld_o = (K + 15) / 16 * 16 + 16;
@@ -219,7 +220,7 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
     scores[j] = hn::GetLane(hn::SumOfLanes(d, dot)) * a.scale;
     high = std::max(high, scores[j]);
   }
-  if (const AdjustScores adjust(a, item.head); adjust.any() && first < end) {
+  if (const AdjustScores adjust(a, item.head, f.bias->at(item.head)); adjust.any() && first < end) {
     adjust_row(adjust, scores + first, end - first, first - s.position(item.begin));
     high = max_of_row(scores, first, end);
   }
@@ -227,8 +228,10 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   std::fill_n(sum, K, 0.0f);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t done = 0;  // columns, eight vectors at a time while they last: their sums stay in registers
-  for (; done + 8 * lanes <= K; done += 8 * lanes) weigh_values<8>(v + done, ld, scores, first, end, sum + done);
-  for (; done + 2 * lanes <= K; done += 2 * lanes) weigh_values<2>(v + done, ld, scores, first, end, sum + done);
+  for (; done + 8 * lanes <= K; done += 8 * lanes)
+    weigh_values<8>(v + done, ld, scores, first, end, sum + done);
+  for (; done + 2 * lanes <= K; done += 2 * lanes)
+    weigh_values<2>(v + done, ld, scores, first, end, sum + done);
   for (int64_t j = first; done < K && j < end; ++j) {
     const auto p = hn::Set(d, scores[j]);
     for_vectors(d, done, K, [&](const auto& at) HWY_ATTR {
@@ -260,8 +263,8 @@ HWY_EXPORT(pack_item);
 HWY_EXPORT(forward_item);
 HWY_EXPORT(row_item);
 
-void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
-               AttentionArgs args, Tensor& out, Tensor& lse) {
+void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
+               const Tensor& segments, AttentionArgs args, Tensor& out, Tensor& lse) {
   for (const Tensor* t : {&q, &k, &v, static_cast<const Tensor*>(&out)})
     require(t->dtype() == q.dtype() && (t->dtype() == kF32 || t->dtype() == kBF16), "attention",
             "expected q, k, v and out all f32 or all bf16, got {} beside {}", dtype_name(t->dtype()),
@@ -269,8 +272,14 @@ void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v
   std::memset(out.raw(), 0, static_cast<size_t>(out.bytes()));
   std::memset(lse.raw(), 0, static_cast<size_t>(lse.bytes()));
   const std::vector<Segment> all = read_segments(segments);
-  AttentionForward f{q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(), args,
-                     nullptr, nullptr, nullptr, nullptr};
+  const auto floats = [&](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
+  DistanceBias by_distance = DistanceBias::over(all, bias, args);
+  if (bias)
+    by_distance.fill(bias, args.heads,
+                     reinterpret_cast<float*>(
+                         stream.scratch(Stream::kPartialSlot, floats(args.heads * by_distance.width()))));
+  AttentionForward f{q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(),
+                     args,    nullptr, nullptr, nullptr,   nullptr,           &by_distance};
   // Packing pays where many rows use what was packed.
   std::vector<Segment> packed, single;
   for (const Segment& s : all) (s.q_count > 4 ? packed : single).push_back(s);
@@ -291,7 +300,6 @@ void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v
     keys += (s.k_count + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
   }
   const int64_t K = args.head_width, value_width = (K + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
-  const auto floats = [&](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
   f.keys = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, floats(keys * args.kv_heads * K)));
   f.values = reinterpret_cast<float*>(
       stream.scratch(Stream::kKernelSlot2, floats(keys * args.kv_heads * value_width)));

@@ -33,6 +33,53 @@ inline float alibi_slope(int64_t head, int64_t heads) {
   return static_cast<float>(std::exp2(-8 * power));
 }
 
+// T5's bucket of a distance, key - query, in f32 as Transformers computes it.
+inline int32_t relative_bucket(int64_t distance, bool both_ways, int64_t buckets, int64_t furthest) {
+  const int64_t half = both_ways ? buckets / 2 : buckets, first = both_ways && distance > 0 ? half : 0;
+  const int64_t n = both_ways ? std::abs(distance) : std::max<int64_t>(-distance, 0), exact = half / 2;
+  if (n < exact) return static_cast<int32_t>(first + n);
+  const float ratio =
+      std::log(static_cast<float>(n) / static_cast<float>(exact)) /
+      static_cast<float>(std::log(static_cast<double>(furthest) / static_cast<double>(exact)));
+  const auto wide = exact + static_cast<int64_t>(ratio * static_cast<float>(half - exact));
+  return static_cast<int32_t>(first + std::min(wide, half - 1));
+}
+
+// A relative bias by distance instead of by bucket, and which bucket a distance is in.
+struct DistanceBias {
+  static constexpr int64_t kBeyond = 64;  // vectors read past the last distance that is asked for
+  int64_t reach = 0, buckets = 0;         // distances -reach … reach
+  std::vector<int32_t> bucket;            // by reach + distance
+  float* values = nullptr;
+
+  int64_t width() const { return 2 * reach + 1; }
+  // values of head h at distance 0; null without a bias
+  const float* at(int64_t head) const {
+    return values == nullptr ? nullptr : values + head * width() + reach;
+  }
+
+  // For segments of up to that many keys. `values` is then room for width() · heads floats, which fill()
+  // writes.
+  static DistanceBias over(const std::vector<Segment>& segments, const Tensor& bias,
+                           const AttentionArgs& args) {
+    DistanceBias b;
+    if (!bias) return b;
+    b.buckets = bias.size(0);
+    for (const Segment& s : segments) b.reach = std::max(b.reach, s.k_count);
+    b.reach += kBeyond;
+    for (int64_t d = -b.reach; d <= b.reach; ++d)
+      b.bucket.push_back(relative_bucket(d, !args.causal, b.buckets, args.bias_distance));
+    return b;
+  }
+  void fill(const Tensor& bias, int64_t heads, float* room) {
+    values = room;
+    const float* table = bias.data<float>();
+    for (int64_t h = 0; h < heads; ++h)
+      for (int64_t i = 0; i < width(); ++i)
+        values[h * width() + i] = table[bucket[static_cast<size_t>(i)] * heads + h];
+  }
+};
+
 inline std::vector<Segment> read_segments(const Tensor& segments) {
   const int32_t* s = segments.data<int32_t>();
   std::vector<Segment> out;

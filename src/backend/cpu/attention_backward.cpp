@@ -32,6 +32,8 @@ struct AttentionBackward {
   float *dk_sums, *dv_sums;
   const Segment* segments;
   const int64_t* offsets;
+  const DistanceBias* bias;
+  float* bias_sums;  // [segment, head, bucket], where the bias has a gradient; else null
 };
 inline constexpr int64_t kQueryTile = 64;  // a multiple of every panel width
 inline constexpr int64_t kKeyTile = 96;    // a multiple of six
@@ -71,10 +73,11 @@ void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const
   }
 }
 
-// p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`.
+// p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`. bias_sums, by
+// distance from its middle, gets dS; null: nobody wants it.
 HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows,
                                       int64_t key, int64_t keys, const AdjustScores& adjust,
-                                      const QueryTile& t, float* p, float* dp, int64_t ld) {
+                                      const QueryTile& t, float* p, float* dp, int64_t ld, float* bias_sums) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const bool whole = key >= s.first_key(query + rows - 1, a) && key + keys <= s.end_key(query, a);
@@ -90,11 +93,11 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
     for (int64_t i = 0; i < rows; i += lanes) {  // rows are padded to whole vectors
       auto score = hn::LoadU(d, p + i), slope = scale;
       if (adjusts) {
-        score = adjust(d, score, static_cast<float>(key + j - s.position(query + i)), -1.0f, &slope);
+        score = adjust(d, score, key + j - s.position(query + i), false, &slope);
         slope = hn::Mul(slope, scale);
       }
       auto e = exp_f32(d, hn::Sub(score, hn::LoadU(d, t.lse + i)));
-      auto ds = hn::Mul(hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i))), slope);
+      auto ds = hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i)));
       if (i < first || i + lanes > end) {
         const auto index = hn::Iota(d, static_cast<float>(i));
         const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
@@ -102,8 +105,12 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
         e = hn::IfThenElseZero(seen, e);
         ds = hn::IfThenElseZero(seen, ds);
       }
+      if (bias_sums != nullptr) {  // distances fall from query to query
+        float* sums = bias_sums + key + j - s.position(query + i) - lanes + 1;
+        hn::StoreU(hn::Add(hn::LoadU(d, sums), hn::Reverse(d, ds)), d, sums);
+      }
       hn::StoreU(e, d, p + i);
-      hn::StoreU(ds, d, dp + i);
+      hn::StoreU(hn::Mul(ds, slope), d, dp + i);
     }
   }
 }
@@ -136,8 +143,12 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
   float* dq = query + 4 * tile;
   float* p = local_buffer(LocalSlot::kD, 2 * kKeyTile * ld);
   float* dp = p + kKeyTile * ld;
-  float* ds = local_buffer(LocalSlot::kE, kKeyTile * (kQueryTile + 6) + 16);
-  const AdjustScores adjust(a, item.head);
+  const int64_t ds_floats = kKeyTile * (kQueryTile + 6) + 16, distances = f.bias->width();
+  float* ds = local_buffer(LocalSlot::kE, ds_floats + distances);
+  float* by_distance = f.bias_sums != nullptr ? ds + ds_floats : nullptr;
+  if (by_distance != nullptr) std::fill_n(by_distance, distances, 0.0f);
+  float* bias_sums = by_distance != nullptr ? by_distance + f.bias->reach : nullptr;
+  const AdjustScores adjust(a, item.head, f.bias->at(item.head));
   float* dk = f.dk_sums + (f.offsets[item.segment] * H + item.head * n) * K;
   float* dv = f.dv_sums + (f.offsets[item.segment] * H + item.head * n) * K;
   std::fill_n(dk, n * K, 0.0f);
@@ -153,7 +164,7 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
                                    panel * K, false, p, ld);
       gemm_block<RowsOfA::kPacked>(keys, rows, K, 1.0f, v_rows + j0 * K, kGemmRows * K, t.do_columns,
                                    panel * K, false, dp, ld);
-      softmax_backward_tile(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld);
+      softmax_backward_tile(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld, bias_sums);
       gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, p, ld, t.do_rows, rows * panel, true, dv + j0 * K,
                                      K);
       gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, dp, ld, t.q_rows, rows * panel, true, dk + j0 * K,
@@ -168,6 +179,11 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
       for_vectors(d, 0, K, [&](const auto& w) HWY_ATTR { w.store(d, w.load(d, dq + i * padded), to); });
     }
   }
+  if (by_distance == nullptr) return;
+  float* sums = f.bias_sums + (item.segment * H + item.head) * f.bias->buckets;
+  std::fill_n(sums, f.bias->buckets, 0.0f);
+  for (int64_t i = f.bias->reach - n; i <= f.bias->reach + n; ++i)
+    sums[f.bias->bucket[static_cast<size_t>(i)]] += by_distance[i];
 }
 
 // dK and dV of some keys of one key head: its query heads' sums in order.
@@ -204,8 +220,9 @@ HWY_EXPORT(backward_item);
 HWY_EXPORT(add_item);
 
 void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const Tensor& out, const Tensor& lse, const Tensor& segments, AttentionArgs args,
-                        Tensor& dq, Tensor& dk, Tensor& dv) {
+                        const Tensor& bias, const Tensor& out, const Tensor& lse, const Tensor& segments,
+                        AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv, Tensor& dbias,
+                        bool accumulate_dbias) {
   for (const Tensor* t : {&dout, &q, &k, &v, &out, static_cast<const Tensor*>(&dq),
                           static_cast<const Tensor*>(&dk), static_cast<const Tensor*>(&dv)})
     require(t->dtype() == q.dtype() && (t->dtype() == kF32 || t->dtype() == kBF16), "attention_backward",
@@ -213,7 +230,19 @@ void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, con
             dtype_name(q.dtype()));
   for (Tensor* t : {&dq, &dk, &dv}) std::memset(t->raw(), 0, static_cast<size_t>(t->bytes()));
   const std::vector<Segment> all = read_segments(segments);
+  if (dbias && !accumulate_dbias) std::memset(dbias.raw(), 0, static_cast<size_t>(dbias.bytes()));
   if (all.empty()) return;
+  DistanceBias by_distance = DistanceBias::over(all, bias, args);
+  float* bias_sums = nullptr;
+  const auto segment_count = static_cast<int64_t>(all.size());
+  if (bias) {
+    const int64_t table = args.heads * by_distance.width();
+    auto* room = reinterpret_cast<float*>(stream.scratch(
+        Stream::kPartialSlot,
+        static_cast<size_t>(table + segment_count * args.heads * by_distance.buckets) * sizeof(float)));
+    by_distance.fill(bias, args.heads, room);
+    if (dbias) bias_sums = room + table;
+  }
   std::vector<int64_t> offsets;
   int64_t keys = 0;
   for (const Segment& s : all) {
@@ -235,7 +264,9 @@ void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, con
                       reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, sums)),
                       reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot2, sums)),
                       all.data(),
-                      offsets.data()};
+                      offsets.data(),
+                      &by_distance,
+                      bias_sums};
   const auto run = [&](const std::vector<AttentionItem>& items, auto function) {
     parallel_for(static_cast<int64_t>(items.size()), 1,
                  [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
@@ -252,6 +283,12 @@ void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, con
   run(heads, HWY_DYNAMIC_DISPATCH(backward_item));
   run(attention_items(all, args.kv_heads, 64, [](const Segment& s) { return s.k_count; }),
       HWY_DYNAMIC_DISPATCH(add_item));
+  if (bias_sums == nullptr) return;
+  float* to = dbias.data<float>();
+  for (int64_t b = 0; b < by_distance.buckets; ++b)
+    for (int64_t h = 0; h < args.heads; ++h)
+      for (int64_t s = 0; s < segment_count; ++s)
+        to[b * args.heads + h] += bias_sums[(s * args.heads + h) * by_distance.buckets + b];
 }
 
 }  // namespace nibble::backend::cpu

@@ -1,4 +1,4 @@
-// What may be done to scaled scores before the softmax: a soft cap, then ALiBi's bias
+// What may be done to scaled scores before the softmax: a soft cap, then ALiBi's bias, then one by distance
 // (backend/kernels/attention.h).
 #include "backend/cpu/activation-inl.h"
 #include "backend/cpu/attention.h"
@@ -17,27 +17,36 @@ namespace hn = hwy::HWY_NAMESPACE;
 // The scores of one query against neighbouring keys, or of one key against neighbouring queries.
 class AdjustScores {
  public:
-  AdjustScores(const AttentionArgs& args, int64_t head)
-      : cap_(args.softcap), slope_(args.alibi ? alibi_slope(head, args.heads) : 0) {}
-  bool any() const { return cap_ > 0 || slope_ != 0; }
+  // bias: of the head, by distance (DistanceBias::at); null: none.
+  AdjustScores(const AttentionArgs& args, int64_t head, const float* bias)
+      : cap_(args.softcap), slope_(args.alibi ? alibi_slope(head, args.heads) : 0), bias_(bias) {}
+  bool any() const { return cap_ > 0 || slope_ != 0 || bias_ != nullptr; }
 
-  // distance: of key from query (negative before it) at the first lane; step: +1 along keys, -1 along
-  // queries. In *slope the factor that a gradient takes on its way back through the cap.
+  // distance: of key from query (negative before it) at the first lane; it grows by one from lane to lane
+  // along keys, and falls along queries. In *slope the factor that a gradient takes on its way back through
+  // the cap.
   template <class D, class V = hn::Vec<D>>
-  HWY_INLINE V operator()(D d, V scores, float distance, float step, V* slope) const {
+  HWY_INLINE V operator()(D d, V scores, int64_t distance, bool along_keys, V* slope) const {
     *slope = hn::Set(d, 1.0f);
     if (cap_ > 0) {
       const auto t = tanh_f32(d, hn::Mul(scores, hn::Set(d, 1.0f / cap_)));
       *slope = hn::Sub(*slope, hn::Mul(t, t));
       scores = hn::Mul(t, hn::Set(d, cap_));
     }
-    if (slope_ == 0) return scores;
-    const auto at = hn::Add(hn::Mul(hn::Iota(d, 0.0f), hn::Set(d, step)), hn::Set(d, distance));
-    return hn::Add(scores, hn::Mul(at, hn::Set(d, slope_)));
+    if (slope_ != 0) {
+      const auto first = hn::Set(d, static_cast<float>(distance)), lane = hn::Iota(d, 0.0f);
+      const auto at = along_keys ? hn::Add(first, lane) : hn::Sub(first, lane);
+      scores = hn::Add(scores, hn::Mul(at, hn::Set(d, slope_)));
+    }
+    if (bias_ == nullptr) return scores;
+    const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+    return hn::Add(scores, along_keys ? hn::LoadU(d, bias_ + distance)
+                                      : hn::Reverse(d, hn::LoadU(d, bias_ + distance - lanes + 1)));
   }
 
  private:
   float cap_, slope_;
+  const float* bias_;
 };
 
 // row[0, count): scores of one query; the row is padded to whole vectors.
@@ -45,7 +54,7 @@ HWY_INLINE void adjust_row(const AdjustScores& adjust, float* row, int64_t count
   const hn::ScalableTag<float> d;
   for (int64_t j = 0; j < count; j += static_cast<int64_t>(hn::Lanes(d))) {
     auto slope = hn::Zero(d);
-    hn::StoreU(adjust(d, hn::LoadU(d, row + j), static_cast<float>(distance + j), 1.0f, &slope), d, row + j);
+    hn::StoreU(adjust(d, hn::LoadU(d, row + j), distance + j, true, &slope), d, row + j);
   }
 }
 

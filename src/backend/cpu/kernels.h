@@ -63,11 +63,12 @@ void layer_norm_backward(Stream&, const Tensor& dy, const Tensor& x, const Tenso
 void rope(Stream&, const Tensor& x, const Tensor& cos_sin, const Tensor& positions, int64_t head_width,
           int direction, Tensor& out);
 // attention.cpp, attention_backward.cpp
-void attention(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments,
-               AttentionArgs args, Tensor& out, Tensor& lse);
+void attention(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
+               const Tensor& segments, AttentionArgs args, Tensor& out, Tensor& lse);
 void attention_backward(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const Tensor& out, const Tensor& lse, const Tensor& segments, AttentionArgs args,
-                        Tensor& dq, Tensor& dk, Tensor& dv);
+                        const Tensor& bias, const Tensor& out, const Tensor& lse, const Tensor& segments,
+                        AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv, Tensor& dbias,
+                        bool accumulate_dbias);
 // cross_entropy.cpp
 void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient,
                    Tensor& losses);

@@ -21,7 +21,8 @@ Workspace cpu_thin_gradient_workspace(int64_t r, int64_t t) {
   return w;
 }
 
-Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args) {
+Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args,
+                                  int64_t bias_buckets) {
   constexpr int64_t kKeyPadding = 64;
   // Keys of each segment are padded; segments have at least tokens / sequences keys each, so they cannot all
   // waste the most.
@@ -33,6 +34,8 @@ Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const Atten
   Workspace w;
   w.kernel = std::max(keys * args.kv_heads * args.head_width * 4, sums);
   w.kernel2 = std::max(keys * args.kv_heads * value_width * 4, sums);
+  if (bias_buckets > 0)
+    w.partial = args.heads * (2 * (tokens + kKeyPadding) + 1 + sequences * bias_buckets) * 4;
   return w;
 }
 

@@ -8,6 +8,10 @@
 // softcap > 0: each scaled score s becomes softcap · tanh(s / softcap)                          (Gemma 2)
 // alibi: then slope_h · (key - query) is added, both as positions in the segment's keys; slope_h = 2^(-8 (h + 1) / H), and for H
 // that is no power of two those of the next lower one, then every other slope of the next higher        (Press et al. 2022)
+// bias F32 [buckets, H], may be undefined: bias[bucket of (key - query), h] is added last, both as positions in the segment's
+// keys, of which there are as many as queries or more then. The buckets are those of T5 (Raffel et al. 2020): half of them for
+// a distance each, the others ever wider up to `bias_distance`, beyond which all share the last; without `causal` half of all
+// are for keys behind the query.
 // Query rows in no segment give zero. Cost is that of the segments' own sizes.
 // Numeric class: rounding; the same bytes for any number of threads (work is divided by (segment, head, tile)).
 #pragma once
@@ -22,15 +26,18 @@ struct AttentionArgs {
   int64_t window = 0;     // 0: no sliding window
   float softcap = 0;      // 0: none
   bool alibi = false;
+  int64_t bias_distance = 128;  // with a bias
 };
 
-inline KernelSlot<void(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& segments, AttentionArgs args, Tensor& out,
-                       Tensor& lse)>
+inline KernelSlot<void(Stream&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias, const Tensor& segments, AttentionArgs args,
+                       Tensor& out, Tensor& lse)>
     attention{"attention"};
 
-// Scores are made again from q, k and lse. dq, dk, dv are written (not accumulated); rows in no segment become zero.
-inline KernelSlot<void(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                       const Tensor& segments, AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv)>
+// Scores are made again from q, k and lse. dq, dk, dv are written (not accumulated); rows in no segment become zero. dbias F32,
+// may be undefined; each head's sum over a segment is its own, and they are added in order.
+inline KernelSlot<void(Stream&, const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
+                       const Tensor& out, const Tensor& lse, const Tensor& segments, AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv,
+                       Tensor& dbias, bool accumulate_dbias)>
     attention_backward{"attention_backward"};
 
 }  // namespace nibble::backend

@@ -22,7 +22,9 @@ struct Workspace {
 Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c, int64_t r = 0);
 // Of a thin factor's gradient [r, n] over t rows.
 Workspace cpu_thin_gradient_workspace(int64_t r, int64_t t);
-// Of attention and its backward over `tokens` in `sequences` segments.
-Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args);
+// Of attention and its backward over `tokens` keys in `sequences` segments; with a relative bias of so many
+// buckets.
+Workspace cpu_attention_workspace(int64_t tokens, int64_t sequences, const AttentionArgs& args,
+                                  int64_t bias_buckets = 0);
 
 }  // namespace nibble::backend
