@@ -26,10 +26,10 @@ Tensor Model::logits(Context& cx, const Variable& h, const Tensor& rows) const {
   return scores;
 }
 
-double Model::flops_per_token() const {
+double Model::flops_per_token(bool source) const {
   double flops = 0;
   visit_linears([&](const nn::Linear& linear) {
-    if (!nn::is_output_head(linear.name()))
+    if (!nn::is_output_head(linear.name()) && over_source(linear) == source)
       flops += 2.0 * static_cast<double>(linear.in_features()) * static_cast<double>(linear.out_features());
   });
   return flops;

@@ -5,6 +5,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "io/weights.h"
@@ -29,10 +30,15 @@ struct ModelConfig {
   int64_t vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, head_width = 0, feed_forward = 0;
   int64_t max_positions = 0;
   int64_t encoder_layers = 0, start_token = 0;  // of an encoder–decoder: `layers` are its decoder's
+  int64_t bias_buckets = 0;                     // of a relative bias in attention
   bool tied_head = false;
   Json source;  // config.json as read
 
   bool reads_source() const { return task == Task::kSeq2Seq; }
+  // What an encoder–decoder's decoder starts from; none for the others.
+  std::optional<int32_t> decoder_start() const {
+    return reads_source() ? std::optional(static_cast<int32_t>(start_token)) : std::nullopt;
+  }
   int64_t outputs() const { return labels > 0 ? labels : vocab; }  // of the head
 };
 
@@ -65,8 +71,10 @@ class Model {
   void visit_weights(const Modules::WeightVisitor& visit) const { modules_.visit_weights(visit); }
   // Bytes of all weights as they are held.
   int64_t weight_bytes() const { return modules_.weight_bytes(); }
-  // Multiply-adds ×2 of one token through all products (head apart), for limits and estimates.
-  double flops_per_token() const;
+  // Does this product run over what the encoder reads, not over the decoder's stream?
+  virtual bool over_source(const nn::Linear&) const { return false; }
+  // Multiply-adds ×2 of one token through all products (head apart) of its stream, for limits and estimates.
+  double flops_per_token(bool source = false) const;
 
   int64_t kv_width() const { return config().kv_heads * config().head_width; }
 

@@ -19,7 +19,7 @@ namespace nibble::models {
 namespace {
 
 struct T5Config : ModelConfig {
-  int64_t buckets = 32, bias_distance = 128;
+  int64_t bias_distance = 128;
   ops::Activation activation = ops::Activation::kRelu;
   bool gated = false, scaled_logits = true;
   float norm_eps = 1e-6f, dropout = 0;
@@ -54,14 +54,15 @@ T5Config read_t5_config(const io::ModelFiles& files) {
   const bool same = !json.contains("num_decoder_layers") || json["num_decoder_layers"].is_null();
   c.layers = same ? c.encoder_layers : layer_count(json, "num_decoder_layers");
   c.max_positions = 1 << 20;  // distances have no end; n_positions is only how long its first texts were
-  c.buckets = positive(json, "relative_attention_num_buckets", 32);
+  c.bias_buckets = positive(json, "relative_attention_num_buckets", 32);
   c.bias_distance = positive(json, "relative_attention_max_distance", 128);
-  require(c.buckets >= 4 && c.buckets <= 4096 && c.buckets % 2 == 0 && c.bias_distance > c.buckets / 2,
+  require(c.bias_buckets >= 4 && c.bias_buckets <= 4096 && c.bias_buckets % 2 == 0 &&
+              c.bias_distance > c.bias_buckets / 2,
           kConfig,
           "relative_attention_num_buckets {} up to relative_attention_max_distance {}: expected an even "
           "number of "
           "at least 4 buckets, half of them below the distance",
-          c.buckets, c.bias_distance);
+          c.bias_buckets, c.bias_distance);
   c.norm_eps = norm_epsilon(json, "layer_norm_epsilon", 1e-6);
   const auto dropout = json_get<double>(json, "dropout_rate", 0.1, kConfig);
   require(dropout >= 0 && dropout < 1, kConfig, "dropout_rate should be at least 0 and below 1, got {}",
@@ -199,7 +200,7 @@ struct T5Stack {
     blocks.reserve(static_cast<size_t>(layers));
     for (int64_t i = 0; i < layers; ++i) blocks.emplace_back(w / "block" / i, c, decoder);
     const nn::Loader at = w / "block" / 0 / "layer" / 0 / "SelfAttention" / "relative_attention_bias";
-    bias = nn::Table(at.path(), at.table("weight", c.buckets, c.heads)).f32(w.stream().allocator());
+    bias = nn::Table(at.path(), at.table("weight", c.bias_buckets, c.heads)).f32(w.stream().allocator());
     norm = nn::Norm::rms(w / "final_layer_norm", c.width, c.norm_eps);
   }
 
@@ -254,6 +255,12 @@ class T5 : public Model {
       source = encoder_(cx, shared_.embed(cx, input.source_ids), {}, input.source_segments, input, nullptr);
     const Variable h = decoder_(cx, shared_.embed(cx, input.ids), source, input.segments, input, cache);
     return config_.scaled_logits ? ops::scale(cx, h, 1.0f / std::sqrt(static_cast<float>(config_.width))) : h;
+  }
+
+  bool over_source(const nn::Linear& linear) const override {
+    const std::string& name = linear.name();
+    return name.starts_with("encoder.") || name.ends_with("EncDecAttention.k") ||
+           name.ends_with("EncDecAttention.v");
   }
 
   ops::LinearArgs head(const Context& cx, int64_t tokens) const override {

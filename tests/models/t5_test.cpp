@@ -225,7 +225,7 @@ TEST_P(T5, CacheEqualsTheFullPass) {
   }
   std::vector<float> all = rows[0];
   all.insert(all.end(), rows[1].begin(), rows[1].end());
-  EXPECT_LT(max_difference(all, full), 2e-5);
+  EXPECT_LT(max_difference(all, full), 3e-5);  // as of every family
 }
 
 TEST_P(T5, EveryProductQuantizesButTheHeadAndTheOneThatTransformersKeeps) {
