@@ -102,8 +102,8 @@ def score_nibble(model, task, path, adapter, folder):
     return 100 * report["score"], torch.tensor([json.loads(line)["logits"] for line in open(file)])
 
 
-def encode(tokenizer, rows):
-    return tokenizer([r[0] for r in rows], [r[1] for r in rows], truncation="longest_first", max_length=LENGTH, padding=True,
+def encode(tokenizer, rows, length=LENGTH):
+    return tokenizer([r[0] for r in rows], [r[1] for r in rows], truncation="longest_first", max_length=length, padding=True,
                      return_tensors="pt")
 
 
@@ -142,7 +142,7 @@ def train_peft(model, task, rows, tokenizer, start, seed, steps):
 def logits_of(peft, tokenizer, rows):
     peft.eval()
     with torch.no_grad():
-        return torch.cat([peft(**encode(tokenizer, rows[i:i + 64])).logits for i in range(0, len(rows), 64)])
+        return torch.cat([peft(**encode(tokenizer, rows[i:i + 64], 512)).logits for i in range(0, len(rows), 64)])
 
 
 def score(task, logits, rows):
