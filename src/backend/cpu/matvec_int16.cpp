@@ -26,7 +26,7 @@ struct Int16Inputs {
   int64_t count;  // of all rows, also in inputs from() one of them on
   Int16Inputs from(int64_t t) const { return {values + t * stride, stride, scales + t, sums + t, count}; }
 };
-inline constexpr int64_t kAhead = 16;  // rows of weights between what is worked on and what is fetched
+inline constexpr int64_t kAhead = 4096;  // bytes of weights between what is worked on and what is fetched
 }  // namespace nibble::backend::cpu
 #endif
 
@@ -343,7 +343,9 @@ HWY_INLINE void dot_rows(RowAt&& row_at, int64_t count, int64_t runs, const Int1
   }
 }
 
-// The bytes after the present ones on their way while these are worked on.
+// How many rows of so many bytes lie between the row that is worked on and the one that is fetched.
+HWY_INLINE int64_t rows_ahead(int64_t bytes) { return (kAhead + bytes - 1) / bytes; }
+
 HWY_INLINE void prefetch(const uint8_t* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
 }
@@ -351,8 +353,9 @@ HWY_INLINE void prefetch(const uint8_t* from, int64_t bytes) {
 // scratch: 2 · runs floats for each of the rows.
 void ggml_rows(GgmlType type, const uint8_t* const* rows, int64_t count, int64_t bytes, int64_t runs,
                const Int16Inputs& x, float* scratch, float* sums, int64_t ld) {
+  const int64_t ahead = rows_ahead(bytes);
   const auto at = [&](int64_t i) {
-    prefetch(rows[i] + kAhead * bytes, bytes);
+    if (i + ahead < count) prefetch(rows[i + ahead], bytes);  // what follows is another thread's
     return rows[i];
   };
   if (type == GgmlType::kQ8_0)
@@ -381,9 +384,10 @@ void ggml_rows(GgmlType type, const uint8_t* const* rows, int64_t count, int64_t
 // scales: runs floats for each of the rows, whose codes follow one another.
 void codebook_rows(const uint8_t* low, const uint8_t* high, const uint8_t* codes, int64_t count, int64_t runs,
                    const float* scales, const Int16Inputs& x, float* sums, int64_t ld) {
+  const int64_t ahead = rows_ahead(32 * runs);
   dot_rows(
       [&](int64_t i) HWY_ATTR {
-        prefetch(codes + (i + kAhead) * 32 * runs, 32 * runs);
+        if (i + ahead < count) prefetch(codes + (i + ahead) * 32 * runs, 32 * runs);
         return CodebookRun(low, high, codes + i * 32 * runs, scales + i * runs);
       },
       count, runs, x, sums, ld);
@@ -401,7 +405,7 @@ HWY_EXPORT(ggml_rows);
 HWY_EXPORT(codebook_rows);
 
 constexpr float kInputLevels = 16383;
-constexpr int64_t kMostRows = 64;  // of weights that one chunk of work takes
+constexpr int64_t kMostRows = 256;  // of weights that one chunk of work takes
 
 // A code book's values as 14-bit integers, split into bytes.
 struct IntegerBook {
@@ -438,7 +442,8 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
   (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, values + count * cols, values + t * cols,
    scales + t, sums + t, count);
   const Int16Inputs inputs{values, cols, scales, sums, count};
-  const int64_t grain = std::clamp<int64_t>((1 << 15) / std::max<int64_t>(cols, 1) / 4 * 4, 4, kMostRows);
+  // Two chunks for each thread: long stretches of memory are read faster than short ones in turn.
+  const int64_t grain = std::clamp<int64_t>((rows / (2 * threads()) + 3) / 4 * 4, 4, kMostRows);
   const auto* stored = reinterpret_cast<const uint8_t*>(codebook ? w.codes.raw() : w.blocks.raw());
   const GgmlBlock block = codebook ? GgmlBlock{} : ggml_block(w.ggml_type);
   parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
