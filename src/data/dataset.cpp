@@ -44,8 +44,17 @@ void require_labels(const std::vector<Example>& examples, const DataFormat& form
   }
 }
 
+// Tokens of the longer of an example's streams.
+int64_t longest_stream(const EncodedExample& e) { return std::max<int64_t>(e.length(), e.source_tokens); }
+
 // Cuts what comes before the first learned token, and what comes from it on, each at its end.
 void cut_parts(EncodedExample& e, const DataOptions& options, DataReport& report) {
+  if (e.source_tokens > 0) {
+    report.source_cut += options.source_max_length > 0 && e.source_tokens > options.source_max_length;
+    report.target_cut += options.target_max_length > 0 && e.length() > options.target_max_length;
+    Encoder::cut_pair(e, options.source_max_length, options.target_max_length);
+    return;
+  }
   const auto n = static_cast<int64_t>(e.ids.size());
   const int64_t source = std::find(e.train.begin(), e.train.end(), 1) - e.train.begin();
   const auto keep = [](int64_t length, int64_t limit) {
@@ -130,10 +139,15 @@ void fit_length(Loaded& loaded, int64_t limit, Overlong overlong, const Encoder&
       kept.examples.push_back(std::move(part));
       kept.weights.push_back(loaded.weights[i]);
     };
-    if (n <= limit) {
+    if (longest_stream(e) <= limit) {
       keep(std::move(e));
     } else if (overlong == Overlong::kTruncate) {
       ++report.truncated;
+      if (e.source_tokens > 0) {
+        Encoder::cut_pair(e, limit, limit);
+        keep(std::move(e));
+        continue;
+      }
       if (e.label) {
         encoder.truncate(e, limit);
         keep(std::move(e));
@@ -183,6 +197,7 @@ Json DataReport::to_json() const {
   j["longest"] = longest;
   j["longest_source"] = longest_source;
   j["max_seq_length"] = max_seq_length;
+  if (max_source_length > 0) j["max_source_length"] = max_source_length;
   j["overlong"] = overlong;
   j["truncated"] = truncated;
   j["dropped"] = dropped;
@@ -205,6 +220,11 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
   if (options.classify && (options.source_max_length > 0 || options.target_max_length > 0))
     throw UsageError("source_max_length",
                      "is of prompts and responses; texts with a label have max_seq_length");
+  if (options.seq2seq && options.overlong == Overlong::kSplit)
+    throw UsageError("overlong",
+                     "split is for texts of one stream; an encoder–decoder's pairs take truncate or drop");
+  if (options.seq2seq && options.train_on_source)
+    throw UsageError("train_on_source", "an encoder–decoder reads its source and never writes it");
   Loaded train = load_sources(options.train, options, encoder, report);
   Loaded eval;
   if (!options.eval.empty()) eval = load_sources(options.eval, options, encoder, report);
@@ -215,8 +235,8 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
 
   for (const Loaded* part : {&train, &eval})
     for (const EncodedExample& e : part->examples)
-      if (static_cast<int64_t>(e.ids.size()) > report.longest) {
-        report.longest = static_cast<int64_t>(e.ids.size());
+      if (longest_stream(e) > report.longest) {
+        report.longest = longest_stream(e);
         report.longest_source = e.source;
       }
   for (const EncodedExample& e : train.examples) {
@@ -234,7 +254,7 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
   if (limit == 0) limit = options.context > 0 ? std::min(report.longest, options.context) : report.longest;
   limit = std::max<int64_t>(limit, 2);
   report.max_seq_length = limit;
-  const auto too_long = [&](const EncodedExample& e) { return static_cast<int64_t>(e.ids.size()) > limit; };
+  const auto too_long = [&](const EncodedExample& e) { return longest_stream(e) > limit; };
   report.overlong = std::count_if(train.examples.begin(), train.examples.end(), too_long) +
                     std::count_if(eval.examples.begin(), eval.examples.end(), too_long);
   require(report.overlong == 0 || options.overlong != Overlong::kError, "data",
@@ -246,6 +266,18 @@ Dataset load_dataset(const DataOptions& options, const Encoder& encoder) {
           options.context > 0 ? fmt::format(" (the model's context is {})", options.context) : "");
   fit_length(train, limit, options.overlong, encoder, report);
   fit_length(eval, limit, options.overlong, encoder, report);
+
+  if (options.seq2seq) {
+    // Without a length that was asked for, each stream is as long as its own longest.
+    int64_t source = 0, target = 2;
+    for (const Loaded* part : {&train, &eval})
+      for (const EncodedExample& e : part->examples) {
+        source = std::max<int64_t>(source, e.source_tokens);
+        target = std::max(target, e.length());
+      }
+    report.max_source_length = options.max_seq_length > 0 ? limit : source;
+    report.max_seq_length = options.max_seq_length > 0 ? limit : target;
+  }
 
   // Examples in which nothing is learned teach nothing: they go, and are counted.
   for (Loaded* part : {&train, &eval}) {

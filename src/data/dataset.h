@@ -33,6 +33,7 @@ struct DataOptions {
   Overlong overlong = Overlong::kError;
   bool train_on_source = false;
   bool classify = false;              // labels of whole texts are learned; the data must have them
+  bool seq2seq = false;               // for an encoder–decoder: limits are of source and target each
   uint64_t seed = 42;
 };
 
@@ -48,6 +49,7 @@ struct DataReport {
   int64_t untrained = 0;                                // examples without a trained token (dropped, counted)
   int64_t duplicates = 0, overlap = 0;                  // exact duplicates in train; train examples that are in eval too
   int64_t max_seq_length = 0;
+  int64_t max_source_length = 0;                        // of an encoder–decoder's sources; max_seq_length is of targets
   std::vector<int64_t> length_histogram;                // 16 bins up to longest
   Json to_json() const;
 };
@@ -70,12 +72,18 @@ std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenize
 // after that is not; of an empty answer the end token alone. An example with a label is its texts as the tokenizer's
 // PairTemplate puts them together. Errors: an assistant turn without an end (the template has no end token after it); a
 // label where the tokenizer has no PairTemplate.
+// For an encoder–decoder (`start_token`) an example is a source and a target, each with the end token behind it: the last
+// learned part, of a conversation the last learned answer, is the target, what stands before it the source. Errors: nothing
+// before it; an empty target.
 class Encoder {
  public:
-  // split_special_tokens: a special token's spelling inside a message stays text (text/chat.h).
+  // split_special_tokens: a special token's spelling inside a message stays text (text/chat.h). start_token: what an
+  // encoder–decoder's decoder starts from.
   Encoder(std::shared_ptr<const text::Tokenizer> tokenizer, std::shared_ptr<const text::ChatTemplate> chat_template,
-          bool split_special_tokens = true);
+          bool split_special_tokens = true, std::optional<int32_t> start_token = {});
   EncodedExample encode(const Example& example) const;
+  // Cuts source and target of a pair to their limits (0: none), each before its end token.
+  static void cut_pair(EncodedExample& example, int64_t source_limit, int64_t target_limit);
   // Cuts an example with a label to `limit` tokens: off the end of the longer text first, as Transformers does.
   // Errors: what stands around the texts is longer.
   void truncate(EncodedExample& example, int64_t limit) const;
@@ -86,18 +94,21 @@ class Encoder {
   // By the template. Errors: Error{example.source} with what the template says.
   text::RenderedChat render(const Example& example) const;
   EncodedExample encode_labelled(const Example& example) const;
+  EncodedExample encode_pair(const Example& example) const;
   // A conversation for a model without a template: "### Human: …### Assistant: …", as the reference trains OASST1.
   static std::vector<Segment> plain_conversation(const Example& example);
 
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::shared_ptr<const text::ChatTemplate> chat_template_;
   bool split_special_;
+  std::optional<int32_t> start_token_;
   std::optional<int32_t> end_of_turn_;  // of the template
 };
 
 // Errors: everything above; no example left; no trained token at all; overlong examples under Overlong::kError (count,
 // the longest, the keys max_seq_length and overlong).
-// With `classify`: texts without labels, several tasks at once, overlong: split.
+// With `classify`: texts without labels, several tasks at once, overlong: split. With `seq2seq`: overlong: split,
+// train_on_source.
 Dataset load_dataset(const DataOptions& options, const Encoder& encoder);
 
 // The example as text with trained tokens marked (ANSI colours or «…»), for the gate and `nibble inspect data`.

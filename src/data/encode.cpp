@@ -132,10 +132,12 @@ std::shared_ptr<const text::ChatTemplate> training_template(const text::Tokenize
 }
 
 Encoder::Encoder(std::shared_ptr<const text::Tokenizer> tokenizer,
-                 std::shared_ptr<const text::ChatTemplate> chat_template, bool split_special_tokens)
+                 std::shared_ptr<const text::ChatTemplate> chat_template, bool split_special_tokens,
+                 std::optional<int32_t> start_token)
     : tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
-      split_special_(split_special_tokens) {
+      split_special_(split_special_tokens),
+      start_token_(start_token) {
   if (chat_template_) end_of_turn_ = text::end_of_turn(*chat_template_, *tokenizer_);
 }
 
@@ -197,8 +199,65 @@ void Encoder::truncate(EncodedExample& e, int64_t limit) const {
   e.second_tokens = static_cast<int32_t>(kept_second);
 }
 
+EncodedExample Encoder::encode_pair(const Example& example) const {
+  Example pair = example;
+  if (!example.messages.is_null()) {
+    // The last answer that is learned, after all that was said before it.
+    auto last = static_cast<int>(example.messages.size()) - 1;
+    const auto learned = [&](int m) {
+      return is_assistant(example, m) && (example.train_all || example.train_message[static_cast<size_t>(m)]);
+    };
+    while (last >= 0 && !learned(last)) --last;
+    require(last >= 0, example.source, "has no answer of the assistant that could be learned");
+    pair.messages.erase(pair.messages.begin() + last + 1, pair.messages.end());
+    pair.train_all = false;
+    pair.train_message.assign(pair.messages.size(), false);
+    pair.train_message.back() = true;
+  }
+  const std::vector<Segment> parts =
+      joined(pair.messages.is_null() ? pair.segments : plain_conversation(pair));
+  size_t target = parts.size();
+  while (target > 0 && !parts[target - 1].train) --target;
+  require(tokenizer_->eos.has_value(), example.source,
+          "the tokenizer has no end token, so the model would never learn to stop; give one with its "
+          "special_tokens_map.json");
+  EncodedExample out;
+  out.source = example.source;
+  const bool parse = example.messages.is_null() || !split_special_;
+  const auto append = [&](const std::string& text, bool learned) {
+    const auto ids = tokenizer_->encode(text, {.add_special = false, .parse_special = parse});
+    require(!ids.empty(), example.source,
+            "has an empty {}; an encoder–decoder learns to write a response after reading a prompt",
+            learned ? "response" : "prompt");
+    out.ids.insert(out.ids.end(), ids.begin(), ids.end());
+    out.ids.push_back(*tokenizer_->eos);
+    out.train.resize(out.ids.size(), learned ? 1 : 0);
+  };
+  std::string before;
+  for (size_t i = 0; i + 1 < target; ++i) before += parts[i].text;
+  append(before, false);
+  out.source_tokens = static_cast<int32_t>(out.ids.size());
+  out.ids.push_back(*start_token_);
+  out.train.push_back(0);
+  append(target == 0 ? "" : parts[target - 1].text, true);
+  return out;
+}
+
+void Encoder::cut_pair(EncodedExample& e, int64_t source_limit, int64_t target_limit) {
+  const auto cut = [&](int64_t end, int64_t length, int64_t limit) {
+    if (limit <= 0 || length <= limit) return int64_t{0};
+    const int64_t first = end - 1 - (length - limit), last = end - 1;
+    e.ids.erase(e.ids.begin() + first, e.ids.begin() + last);
+    e.train.erase(e.train.begin() + first, e.train.begin() + last);
+    return length - limit;
+  };
+  cut(static_cast<int64_t>(e.ids.size()), e.length(), target_limit);
+  e.source_tokens -= static_cast<int32_t>(cut(e.source_tokens, e.source_tokens, source_limit));
+}
+
 EncodedExample Encoder::encode(const Example& example) const {
   if (example.label) return encode_labelled(example);
+  if (start_token_) return encode_pair(example);
   EncodedExample out;
   out.source = example.source;
   if (!example.messages.is_null() && chat_template_) {

@@ -42,6 +42,13 @@ struct EncodedExample {
   std::optional<double> label = {};
   int32_t first_tokens = 0, second_tokens = 0;  // with a label: of its texts, without what stands around them
   int32_t second_begin = 0;                     // where tokens of type 1 begin; 0: there are none
+  // For an encoder–decoder: so many ids are the source; behind them stand the token that the decoder starts
+  // from and what it is to write. 0: one stream.
+  int32_t source_tokens = 0;
+  // Tokens of the stream in which something is learned; the decoder never reads its last one.
+  int64_t length() const {
+    return static_cast<int64_t>(ids.size()) - (source_tokens > 0 ? source_tokens + 1 : 0);
+  }
   int64_t trained() const {
     if (label) return 1;
     int64_t n = 0;

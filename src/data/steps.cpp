@@ -16,8 +16,15 @@ constexpr size_t kOpenBins = 64;
 
 void append(MicroBatch& micro, const EncodedExample& e) {
   const auto base = static_cast<int32_t>(micro.ids.size());
-  micro.ids.insert(micro.ids.end(), e.ids.begin(), e.ids.end());
-  micro.lengths.push_back(static_cast<int32_t>(e.ids.size()));
+  if (e.source_tokens > 0) {
+    const auto source_end = e.ids.begin() + e.source_tokens;
+    micro.source_ids.insert(micro.source_ids.end(), e.ids.begin(), source_end);
+    micro.source_lengths.push_back(e.source_tokens);
+    micro.ids.insert(micro.ids.end(), source_end, e.ids.end() - 1);
+  } else {
+    micro.ids.insert(micro.ids.end(), e.ids.begin(), e.ids.end());
+  }
+  micro.lengths.push_back(static_cast<int32_t>(e.length()));
   if (e.label) {
     micro.label_rows.push_back(static_cast<int32_t>(micro.lengths.size()) - 1);
     micro.labels.push_back(static_cast<int32_t>(*e.label));
@@ -26,9 +33,10 @@ void append(MicroBatch& micro, const EncodedExample& e) {
       micro.types.push_back(e.second_begin > 0 && i >= static_cast<size_t>(e.second_begin));
     return;
   }
-  for (size_t i = 1; i < e.ids.size(); ++i)
+  const auto first = static_cast<size_t>(e.source_tokens);
+  for (size_t i = first + 1; i < e.ids.size(); ++i)
     if (e.train[i] != 0) {
-      micro.label_rows.push_back(base + static_cast<int32_t>(i) - 1);
+      micro.label_rows.push_back(base + static_cast<int32_t>(i - first) - 1);
       micro.labels.push_back(e.ids[i]);
     }
 }
@@ -65,8 +73,9 @@ StepStream::StepStream(const std::vector<EncodedExample>& examples, std::vector<
           options_.accumulation);
   require(!options_.group_by_length || !options_.packing, "data", "group_by_length is for packing: false");
   for (const EncodedExample& e : examples_)
-    require(static_cast<int64_t>(e.ids.size()) <= options_.max_seq_length, e.source,
-            "has {} tokens where max_seq_length is {}", e.ids.size(), options_.max_seq_length);
+    require(e.length() <= options_.max_seq_length && e.source_tokens <= options_.max_source_length, e.source,
+            "has {} tokens where max_seq_length is {}", std::max<int64_t>(e.length(), e.source_tokens),
+            options_.max_seq_length);
 }
 
 // The examples of an epoch in its own random order, in bins of up to max_seq_length tokens. An example of
@@ -93,23 +102,31 @@ const StepStream::Layout& StepStream::layout(int64_t epoch) const {
   if (options_.group_by_length)
     group_by_length(order, options_.batch_size * options_.accumulation, length_at);
 
-  std::vector<std::pair<size_t, int64_t>> open;  // bin, room left; oldest first
+  struct OpenBin {
+    size_t bin;
+    int64_t room, source_room;
+  };
+  std::vector<OpenBin> open;  // oldest first
   for (const int64_t at : order) {
     const int64_t example = chosen[static_cast<size_t>(at)];
-    const auto length = static_cast<int64_t>(examples_[static_cast<size_t>(example)].ids.size());
+    const EncodedExample& e = examples_[static_cast<size_t>(example)];
+    const int64_t length = e.length(), source = e.source_tokens;
     if (options_.packing) {
       // Best fit among the open bins; ties go to the oldest.
       auto best = open.end();
       for (auto it = open.begin(); it != open.end(); ++it)
-        if (it->second >= length && (best == open.end() || it->second < best->second)) best = it;
+        if (it->room >= length && it->source_room >= source && (best == open.end() || it->room < best->room))
+          best = it;
       if (best != open.end()) {
-        fresh.bins[best->first].push_back(example);
-        best->second -= length;
-        if (best->second < 2) open.erase(best);
+        fresh.bins[best->bin].push_back(example);
+        best->room -= length;
+        best->source_room -= source;
+        if (best->room < (source > 0 ? 1 : 2)) open.erase(best);
         continue;
       }
       if (open.size() == kOpenBins) open.erase(open.begin());
-      open.emplace_back(fresh.bins.size(), options_.max_seq_length - length);
+      open.push_back(
+          {fresh.bins.size(), options_.max_seq_length - length, options_.max_source_length - source});
     }
     fresh.bins.push_back({example});
   }
@@ -148,7 +165,8 @@ StepBatch StepStream::step(int64_t index) const {
     MicroBatch micro;
     for (int64_t i = 0; i < options_.batch_size && bin < end; ++i, ++bin)
       for (const int64_t e : bins[static_cast<size_t>(bin)]) append(micro, examples_[static_cast<size_t>(e)]);
-    batch.tokens += static_cast<int64_t>(micro.ids.size());
+    batch.tokens += micro.tokens();
+    batch.source_tokens += static_cast<int64_t>(micro.source_ids.size());
     batch.trained_tokens += micro.trained();
     batch.micro.push_back(std::move(micro));
   }
@@ -160,16 +178,20 @@ double StepStream::fill() const {
   int64_t tokens = 0;
   const auto& bins = layout(0).bins;
   for (const auto& bin : bins)
-    for (const int64_t e : bin) tokens += static_cast<int64_t>(examples_[static_cast<size_t>(e)].ids.size());
+    for (const int64_t e : bin) tokens += examples_[static_cast<size_t>(e)].length();
   return static_cast<double>(tokens) /
          static_cast<double>(static_cast<int64_t>(bins.size()) * options_.max_seq_length);
 }
 
 std::vector<MicroBatch> sequential_batches(const std::vector<EncodedExample>& examples,
-                                           int64_t tokens_per_batch) {
+                                           int64_t tokens_per_batch, int64_t source_tokens_per_batch) {
   std::vector<MicroBatch> batches;
   for (const EncodedExample& e : examples) {
-    if (batches.empty() || static_cast<int64_t>(batches.back().ids.size() + e.ids.size()) > tokens_per_batch)
+    const auto over = [](const std::vector<int32_t>& ids, int64_t more, int64_t most) {
+      return static_cast<int64_t>(ids.size()) + more > most;
+    };
+    if (batches.empty() || over(batches.back().ids, e.length(), tokens_per_batch) ||
+        (e.source_tokens > 0 && over(batches.back().source_ids, e.source_tokens, source_tokens_per_batch)))
       batches.emplace_back();
     append(batches.back(), e);
   }

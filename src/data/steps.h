@@ -18,13 +18,17 @@ struct MicroBatch {
   // as numbers, which a score is compared with, and which of two texts each token is of [T].
   std::vector<float> targets;
   std::vector<int32_t> types;
+  // Of an encoder–decoder, whose ids above are what the decoder reads: a source for each sequence, one after
+  // another.
+  std::vector<int32_t> source_ids, source_lengths;
+  int64_t tokens() const { return static_cast<int64_t>(ids.size() + source_ids.size()); }
   int64_t trained() const { return static_cast<int64_t>(label_rows.size()); }
 };
 
 struct StepBatch {
-  std::vector<MicroBatch> micro;  // in slot order
-  int64_t tokens = 0, trained_tokens = 0;
-  double epoch = 0;  // at the end of this step
+  std::vector<MicroBatch> micro;                              // in slot order
+  int64_t tokens = 0, source_tokens = 0, trained_tokens = 0;  // all, those of the sources among them
+  double epoch = 0;                                           // at the end of this step
 };
 
 struct StepOptions {
@@ -33,6 +37,7 @@ struct StepOptions {
   bool packing = true;           // several short examples share a bin; false: one example per sequence
   bool group_by_length = false;  // without packing: examples of a step are of about one length
   int64_t max_seq_length = 0;
+  int64_t max_source_length = 0;  // of a bin's sources; 0: there are none
   uint64_t seed = 42;
 };
 
@@ -64,8 +69,8 @@ class StepStream {
   mutable int64_t start_epoch_ = 0, start_step_ = 0;  // an epoch and the step it begins with
 };
 
-// The examples in order, in micro-batches: for evaluation.
+// The examples in order, in micro-batches: for evaluation. Sources have a limit of their own.
 std::vector<MicroBatch> sequential_batches(const std::vector<EncodedExample>& examples,
-                                           int64_t tokens_per_batch);
+                                           int64_t tokens_per_batch, int64_t source_tokens_per_batch = 0);
 
 }  // namespace nibble::data

@@ -28,6 +28,7 @@ std::string examples_hash(const std::vector<data::EncodedExample>& examples, con
     all.append(reinterpret_cast<const char*>(example.ids.data()), example.ids.size() * sizeof(int32_t));
     all.append(reinterpret_cast<const char*>(example.train.data()), example.train.size());
     if (example.label) all += fmt::format("{} {}", *example.label, example.second_begin);
+    if (example.source_tokens > 0) all += fmt::format("source {}", example.source_tokens);
   }
   return hash_text(all);
 }

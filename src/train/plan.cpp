@@ -42,23 +42,27 @@ int64_t workspace_bytes(models::Model& model, const StepShape& shape, DType comp
     all.include(backend::cpu_matmul_workspace(m, n, k, c));
   };
   model.visit_linears([&](nn::Linear& linear) {
-    const int64_t in = linear.in_features(), out = linear.out_features();
+    const int64_t in = linear.in_features(), out = linear.out_features(),
+                  tokens = model.over_source(linear) ? shape.source_tokens : shape.tokens;
     const nn::LoraPair* pair = linear.adapter(kAdapter);
     const int64_t r = pair == nullptr ? 0 : pair->a.variable.size(0);
-    all.include(backend::cpu_matmul_workspace(shape.tokens, out, in, compute, r));
-    all.include(backend::cpu_matmul_workspace(shape.tokens, in, out, compute, r));
+    all.include(backend::cpu_matmul_workspace(tokens, out, in, compute, r));
+    all.include(backend::cpu_matmul_workspace(tokens, in, out, compute, r));
     if (r > 0) {
-      all.include(backend::cpu_thin_gradient_workspace(r, shape.tokens));
+      all.include(backend::cpu_thin_gradient_workspace(r, tokens));
     } else {
-      product(out, in, shape.tokens, kF32);
+      product(out, in, tokens, kF32);
     }
   });
   const int64_t outputs = config.outputs(), rows = std::min(head_chunk_rows(outputs), shape.tokens);
   product(rows, outputs, config.width, kF32);
   product(rows, config.width, outputs, compute);
-  all.include(backend::cpu_attention_workspace(
-      shape.tokens, shape.sequences,
-      {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width}));
+  for (const int64_t keys : {shape.tokens, shape.source_tokens})
+    if (keys > 0)
+      all.include(backend::cpu_attention_workspace(
+          keys, shape.sequences,
+          {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width},
+          config.bias_buckets));
   model.visit_heads([&](const nn::Linear& head) {
     product(head.out_features(), head.in_features(), shape.sequences, kF32);
   });
@@ -112,7 +116,8 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   const auto accumulation = recipe.gradient_accumulation_steps;
   plan.cost.repeat(accumulation);
   plan.cost.add_update(static_cast<double>(plan.trainable), static_cast<double>(optimizer.state_bytes()));
-  plan.useful_flops = step_flops(*model, recipe, shape.tokens * accumulation, shape.tokens * accumulation);
+  plan.useful_flops = step_flops(*model, recipe, shape.all_tokens() * accumulation,
+                                 shape.source_tokens * accumulation, shape.tokens * accumulation);
 
   const int64_t trained_bytes = plan.trainable * 4;
   if (scales > 0) plan.rows.push_back({"scales", scales, "of the quantized blocks"});
@@ -126,7 +131,7 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
                                          show_bytes(static_cast<double>(optimizer.file_bytes())))
                            : recipe.optim});
   plan.rows.push_back({"arena", plan.arena_bytes(),
-                       fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.tokens),
+                       fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.all_tokens()),
                                    checkpointing_name(checkpointing))});
   plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"},
                      {"logits", logits, "one chunk of rows"}};
@@ -157,7 +162,7 @@ std::string memory_table(const StepPlan& plan) {
 
 std::string time_line(const StepPlan& plan, int64_t accumulation, const MachineSpeed& speed) {
   const double seconds = plan.cost.seconds(speed);
-  const int64_t tokens = plan.shape.tokens * accumulation;
+  const int64_t tokens = plan.shape.all_tokens() * accumulation;
   return fmt::format("about {} a step of {} tokens, {} tok/s, when every token is learned\n",
                      show_seconds(seconds), show_count(tokens),
                      show_count(static_cast<int64_t>(static_cast<double>(tokens) / seconds + 0.5)));
@@ -165,7 +170,7 @@ std::string time_line(const StepPlan& plan, int64_t accumulation, const MachineS
 
 Json plan_json(const StepPlan& plan) {
   Json json = {{"checkpointing", checkpointing_name(plan.checkpointing)},
-               {"tokens_per_micro_batch", plan.shape.tokens},
+               {"tokens_per_micro_batch", plan.shape.all_tokens()},
                {"trainable_parameters", plan.trainable}};
   Json groups = Json::object(), arena = Json::object();
   for (const MemoryRow& row : plan.rows) groups[row.name] = row.bytes;

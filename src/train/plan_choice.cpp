@@ -44,6 +44,7 @@ std::vector<Change> changes_of(const Recipe& recipe) {
 StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
   StepShape result = shape;
   result.tokens = shape.tokens / from.per_device_train_batch_size * to.per_device_train_batch_size;
+  result.source_tokens = shape.source_tokens / from.per_device_train_batch_size * to.per_device_train_batch_size;
   result.sequences = std::max<int64_t>(shape.sequences * to.per_device_train_batch_size / from.per_device_train_batch_size, 1);
   return result;
 }

@@ -32,8 +32,18 @@ models::ModelConfig model_config(const io::ModelFiles& files, const Recipe& reci
 }
 
 // Does the model read whole texts and classify them? Where the recipe does not say, the model does.
-void settle_task(Recipe& recipe, const Json& config) {
-  const bool encoder = models::is_encoder(config), found = recipe.task == "auto";
+void settle_task(Recipe& recipe, const io::ModelFiles& files, const models::ModelConfig& model) {
+  const bool encoder = models::is_encoder(files.config), found = recipe.task == "auto";
+  if (model.reads_source() != (recipe.task == "seq2seq") && !found)
+    throw UsageError(
+        "task",
+        recipe.task + (model.reads_source()
+                           ? " needs another model; " + recipe.model + " is an encoder–decoder, for seq2seq"
+                           : " needs an encoder–decoder (T5); " + recipe.model + " is none"));
+  if (model.reads_source()) {
+    recipe.task = "seq2seq";
+    return;
+  }
   if (encoder && recipe.task == "causal_lm")
     throw UsageError("task", "causal_lm needs a model that writes; " + recipe.model +
                                  " is an encoder, for classification or regression");
@@ -82,6 +92,7 @@ data::StepOptions Prepared::step_options() const {
           .packing = recipe.packing,
           .group_by_length = recipe.group_by_length,
           .max_seq_length = max_seq_length(),
+          .max_source_length = dataset.report.max_source_length,
           .seed = static_cast<uint64_t>(recipe.seed)};
 }
 
@@ -90,10 +101,16 @@ data::StepStream Prepared::steps() const { return {dataset.train, dataset.train_
 StepShape Prepared::shape() const {
   StepShape shape;
   shape.tokens = recipe.per_device_train_batch_size * max_seq_length();
-  int64_t shortest = shape.tokens;
+  shape.source_tokens = recipe.per_device_train_batch_size * dataset.report.max_source_length;
+  int64_t shortest = shape.tokens, shortest_source = std::max<int64_t>(shape.source_tokens, 1);
   for (const auto* part : {&dataset.train, &dataset.eval})
-    for (const auto& example : *part) shortest = std::min(shortest, static_cast<int64_t>(example.ids.size()));
+    for (const auto& example : *part) {
+      shortest = std::min(shortest, example.length());
+      shortest_source = std::min<int64_t>(shortest_source, example.source_tokens);
+    }
   shape.sequences = shape.tokens / std::max<int64_t>(shortest, 1);
+  if (shape.source_tokens > 0)
+    shape.sequences = std::min(shape.sequences, shape.source_tokens / std::max<int64_t>(shortest_source, 1));
   return shape;
 }
 
@@ -107,10 +124,12 @@ int64_t Prepared::total_steps(const data::StepStream& stream) const {
 Prepared prepare(Recipe recipe) {
   Prepared prepared = open_base(recipe);
   const bool task_was_found = recipe.task == "auto";
-  settle_task(recipe, prepared.files.config);
+  settle_task(recipe, prepared.files, prepared.config);
   prepared.tokenizer = text::load_tokenizer(recipe.tokenizer.empty() ? recipe.model : recipe.tokenizer);
-  const data::Encoder encoder(prepared.tokenizer, data::training_template(*prepared.tokenizer),
-                              recipe.split_special_tokens);
+  const bool pairs = prepared.config.reads_source();
+  const data::Encoder encoder(prepared.tokenizer,
+                              pairs ? nullptr : data::training_template(*prepared.tokenizer),
+                              recipe.split_special_tokens, prepared.config.decoder_start());
   data::DataOptions options;
   options.train = recipe.data;
   options.eval = recipe.eval_data;
@@ -122,6 +141,7 @@ Prepared prepare(Recipe recipe) {
   options.overlong = data::parse_overlong(recipe.overlong);
   options.train_on_source = recipe.train_on_source;
   options.classify = recipe.classifies();
+  options.seq2seq = pairs;
   options.seed = static_cast<uint64_t>(recipe.seed);
   prepared.dataset = data::load_dataset(options, encoder);
   if (recipe.classifies()) add_head(prepared, recipe, task_was_found);
@@ -139,7 +159,7 @@ Prepared prepare_synthetic(Recipe recipe) {
   recipe.data = {{.path = "synthetic"}};
   if (recipe.max_seq_length == 0) recipe.max_seq_length = 512;
   Prepared prepared = open_base(recipe);
-  settle_task(recipe, prepared.files.config);
+  settle_task(recipe, prepared.files, prepared.config);
   if (recipe.classifies()) {
     prepared.files = models::as_classifier(std::move(prepared.files), 2, static_cast<uint64_t>(recipe.seed));
     prepared.config = model_config(prepared.files, recipe);
@@ -148,16 +168,20 @@ Prepared prepare_synthetic(Recipe recipe) {
   const int64_t length = recipe.max_seq_length;
   for (int64_t i = 0; i < recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps; ++i) {
     data::EncodedExample example;
-    for (int64_t t = 0; t < length; ++t) {
-      const float u = rng.uniform(static_cast<uint64_t>(i * length + t));
+    const bool pairs = prepared.config.reads_source();  // of a source and a target, both that long
+    if (pairs) example.source_tokens = static_cast<int32_t>(length);
+    const int64_t tokens = pairs ? 2 * length + 1 : length;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float u = rng.uniform(static_cast<uint64_t>(i * tokens + t));
       example.ids.push_back(static_cast<int32_t>(u * static_cast<float>(prepared.config.vocab)));
-      example.train.push_back(t > 0);
+      example.train.push_back(t > example.source_tokens);
     }
     if (recipe.classifies()) example.label = i % 2;
     prepared.dataset.train.push_back(std::move(example));
     prepared.dataset.train_weights.push_back(1);
   }
   prepared.dataset.report.max_seq_length = length;
+  if (prepared.config.reads_source()) prepared.dataset.report.max_source_length = length;
   prepared.recipe = std::move(recipe);
   return prepared;
 }
@@ -174,13 +198,15 @@ std::string show_gate(const Prepared& prepared, bool colour) {
   std::string text;
   for (const auto& file : report.files)
     text += fmt::format("data    {}: {}, {} examples\n", file.path, file.format, show_count(file.examples));
-  text +=
-      fmt::format("        {} examples to train on, {} held out; {} tokens, {} {}; sequences of {}\n",
-                  show_count(static_cast<int64_t>(prepared.dataset.train.size())),
-                  show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens),
-                  show_count(trained),
-                  prepared.recipe.classifies() ? "labels (" + prepared.dataset.task + ")" : "of them trained",
-                  show_count(report.max_seq_length));
+  text += fmt::format(
+      "        {} examples to train on, {} held out; {} tokens, {} {}; sequences of {}\n",
+      show_count(static_cast<int64_t>(prepared.dataset.train.size())),
+      show_count(static_cast<int64_t>(prepared.dataset.eval.size())), show_count(report.tokens),
+      show_count(trained),
+      prepared.recipe.classifies() ? "labels (" + prepared.dataset.task + ")" : "of them trained",
+      report.max_source_length > 0 ? fmt::format("{} and sources of {}", show_count(report.max_seq_length),
+                                                 show_count(report.max_source_length))
+                                   : show_count(report.max_seq_length));
   const std::pair<int64_t, const char*> counts[] = {{report.overlong, "over-long"},
                                                     {report.truncated, "truncated"},
                                                     {report.source_cut, "prompts cut"},

@@ -38,9 +38,9 @@ const Field kFields[] = {
     {"method", "Method", kChoice, &Recipe::method, kMust,
      "lora trains adapters over the frozen base; full trains every weight (quantize must be none).", 0, 0, "lora|full"},
     {"task", "Method", kChoice, &Recipe::task, kMust,
-     "What is learned: causal_lm the next token; classification or regression a label of each text, by an encoder (BERT, RoBERTa) on GLUE's "
+     "What is learned: causal_lm the next token; seq2seq the response after the prompt, by an encoder–decoder (T5); classification or regression a label of each text, by an encoder (BERT, RoBERTa) on GLUE's "
      "tasks, whose head is trained whole. auto looks at model and data. A classifier takes one example a sequence where packing is not given.",
-     0, 0, "auto|causal_lm|classification|regression"},
+     0, 0, "auto|causal_lm|seq2seq|classification|regression"},
     {"init", "Method", kChoice, &Recipe::init, kMust,
      "weights starts from the model's own; random trains from nothing: model is then a directory with config.json and a tokenizer, and method "
      "full.",
@@ -78,7 +78,7 @@ const Field kFields[] = {
     {"max_steps", "Batch", kInteger, &Recipe::max_steps, kMay, "Optimizer steps of the run; 0: as num_train_epochs says.", 0, 1e12},
     {"num_train_epochs", "Batch", kNumber, &Recipe::num_train_epochs, kMay, "Passes over the training data.", 0, 1e6},
     {"max_seq_length", "Batch", kInteger, &Recipe::max_seq_length, kMust,
-     "Longest sequence in tokens; 0: what the data needs, up to the model's context.", 0, 1 << 24},
+     "Longest sequence in tokens, of an encoder–decoder source and target each; 0: what the data needs, up to the model's context.", 0, 1 << 24},
     {"source_max_length", "Batch", kInteger, &Recipe::source_max_length, kMust,
      "Prompts are cut to so many tokens, as the QLoRA script does; 0: no limit of their own.", 0, 1 << 24},
     {"target_max_length", "Batch", kInteger, &Recipe::target_max_length, kMust,

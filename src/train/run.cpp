@@ -139,7 +139,7 @@ RunResult Run::go() {
   open_directory();
   engine_ = std::make_unique<Engine>(prepared_, result_.plan);
   start_or_resume();
-  if (!prepared_.dataset.eval.empty()) held_out_ = data::sequential_batches(prepared_.dataset.eval, result_.plan.shape.tokens);
+  if (!prepared_.dataset.eval.empty()) held_out_ = data::sequential_batches(prepared_.dataset.eval, result_.plan.shape.tokens, result_.plan.shape.source_tokens);
   for (int64_t step = state_.step + 1; step <= total_; ++step) one_step(step);
   finish();
   return std::move(result_);
@@ -161,7 +161,7 @@ void Run::one_step(int64_t step) {
     skips_in_a_row_ = 0;
   }
 
-  const double flops = step_flops(engine_->model(), recipe_, batch.tokens, batch.trained_tokens);
+  const double flops = step_flops(engine_->model(), recipe_, batch.tokens, batch.source_tokens, batch.trained_tokens);
   if (result_.seconds_to_first_step == 0) {
     result_.seconds_to_first_step = now_seconds() - options_.started;
     result_.matmul_limit = backend::matmul_limit_flops(compute_dtype(recipe_));

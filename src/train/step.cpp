@@ -56,6 +56,7 @@ const char* checkpointing_name(Checkpointing policy) {
 
 io::AdapterConfig make_trainable(models::Model& model, const Recipe& recipe, Allocator& allocator) {
   io::AdapterConfig config;
+  if (model.config().reads_source()) config.task_type = "SEQ_2_SEQ_LM";
   if (!recipe.lora()) {
     const MemoryGroup group(allocator, "base");
     model.make_trainable(allocator);
@@ -125,9 +126,15 @@ data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {
     batch.targets.assign(labels, 0);
     batch.types.assign(batch.ids.size(), 0);
   }
-  for (int64_t i = 0; i < shape.sequences; ++i) {
-    const int64_t begin = i * shape.tokens / shape.sequences, end = (i + 1) * shape.tokens / shape.sequences;
-    batch.lengths.push_back(static_cast<int32_t>(end - begin));
+  const auto divide = [&](int64_t tokens, std::vector<int32_t>& lengths) {
+    for (int64_t i = 0; i < shape.sequences; ++i)
+      lengths.push_back(
+          static_cast<int32_t>((i + 1) * tokens / shape.sequences - i * tokens / shape.sequences));
+  };
+  divide(shape.tokens, batch.lengths);
+  if (task == models::Task::kSeq2Seq) {
+    batch.source_ids.assign(static_cast<size_t>(shape.source_tokens), 0);
+    divide(shape.source_tokens, batch.source_lengths);
   }
   return batch;
 }
@@ -140,9 +147,12 @@ MicroResult run_micro(const models::Model& model, Context& cx, const data::Micro
   const UseTape use(cx, pass == Pass::kTrain ? &tape : nullptr);
   cx.training = pass == Pass::kTrain;
   cx.adapters.clear();
-  if (with_adapter) cx.adapters.push_back({0, tokens, kAdapter});
+  const auto source_tokens = static_cast<int64_t>(batch.source_ids.size());
+  if (with_adapter) cx.adapters.push_back({0, std::max(tokens, source_tokens), kAdapter});
 
-  const nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths, batch.types);
+  nn::SequenceInput input = nn::packed_input(cx.allocator(), batch.ids, batch.lengths, batch.types);
+  if (source_tokens > 0)
+    nn::add_sources(cx.allocator(), input, batch.lengths, batch.source_ids, batch.source_lengths);
   const Tensor rows = tensor_of(cx, batch.label_rows, kI32, "label rows");
   const bool scores = model.config().task == models::Task::kRegression;
   const Tensor labels =
@@ -162,14 +172,16 @@ MicroResult run_micro(const models::Model& model, Context& cx, const data::Micro
   return result;
 }
 
-double step_flops(models::Model& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens) {
-  const auto t = static_cast<double>(tokens), labels = static_cast<double>(trained_tokens);
+double step_flops(models::Model& model, const Recipe& recipe, int64_t tokens, int64_t source_tokens,
+                  int64_t trained_tokens) {
+  const auto source = static_cast<double>(source_tokens), t = static_cast<double>(tokens) - source,
+             labels = static_cast<double>(trained_tokens);
   const double passes = recipe.lora() ? 2 : 3;  // forward, input gradients (, weight gradients)
-  double flops = t * model.flops_per_token() * passes;
+  double flops = (t * model.flops_per_token() + source * model.flops_per_token(true)) * passes;
   if (recipe.lora())
     model.visit_linears([&](nn::Linear& linear) {
       if (const nn::LoraPair* pair = linear.adapter(kAdapter))
-        flops += 3 * 2 * t *
+        flops += 3 * 2 * (model.over_source(linear) ? source : t) *
                  static_cast<double>(pair->a.variable.value().numel() + pair->b.variable.value().numel());
     });
   return flops + labels * passes * 2 * static_cast<double>(model.config().outputs() * model.config().width);

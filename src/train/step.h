@@ -28,8 +28,10 @@ std::vector<autograd::Parameter*> trainable_parameters(models::Model& model, con
 
 // The most a micro-batch can be: what a plan is made for. Every real one fits inside.
 struct StepShape {
-  int64_t tokens = 0;     // of the stream
-  int64_t sequences = 0;  // segments in it
+  int64_t tokens = 0;         // of the stream, an encoder–decoder's decoder's
+  int64_t sequences = 0;      // segments in it
+  int64_t source_tokens = 0;  // of the encoder's stream
+  int64_t all_tokens() const { return tokens + source_tokens; }
 };
 
 // Rows of the head's logits that are made at a time.
@@ -49,9 +51,11 @@ MicroResult run_micro(const models::Model& model, Context& cx, const data::Micro
 // for the meta device.
 data::MicroBatch largest_micro(const StepShape& shape, models::Task task = models::Task::kCausalLm);
 
-// FLOPs of the products of one optimizer step: tokens through the linears (forward, input gradients; with
+// FLOPs of the products of one optimizer step: all its tokens, of which source_tokens go through an encoder,
+// through the linears (forward, input gradients; with
 // method full weight gradients), the adapters, the head where a label is. Recomputation and attention do not
 // count: they are what a limit is shared with, not what is asked for.
-double step_flops(models::Model& model, const Recipe& recipe, int64_t tokens, int64_t trained_tokens);
+double step_flops(models::Model& model, const Recipe& recipe, int64_t tokens, int64_t source_tokens,
+                  int64_t trained_tokens);
 
 }  // namespace nibble::train
