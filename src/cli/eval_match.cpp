@@ -56,8 +56,8 @@ int run_eval_match(const Arguments& arguments) {
   if (compare && model.adapter.empty()) throw UsageError("eval match", "--compare needs --adapter DIR");
 
   Session session(model);
-  const std::vector<eval::AnswerCase> cases =
-      eval::read_answers(data, session.shared_tokenizer(), session.chat_or_none());
+  const std::vector<eval::AnswerCase> cases = eval::read_answers(
+      data, session.shared_tokenizer(), session.chat_or_none(), session.model().config().decoder_start());
   const std::vector<std::string> references = eval::references_of(cases);
 
   catch_interrupts();

@@ -15,6 +15,14 @@ std::string content_of(const Json& message, const std::string& where) {
   return json_get<std::string>(message, "content", where);
 }
 
+// What stands before the first learned token; of a pair its source.
+std::vector<int32_t> prompt_of(const data::EncodedExample& e) {
+  const auto end = e.source_tokens > 0
+                       ? e.ids.begin() + e.source_tokens
+                       : e.ids.begin() + (std::find(e.train.begin(), e.train.end(), 1) - e.train.begin());
+  return {e.ids.begin(), end};
+}
+
 AnswerCase conversation_case(const data::Example& example, const data::Encoder& encoder,
                              const text::ChatTemplate* chat) {
   data::Example e = example;
@@ -32,10 +40,7 @@ AnswerCase conversation_case(const data::Example& example, const data::Encoder& 
   e.train_all = false;
   std::fill(e.train_message.begin(), e.train_message.end(), false);
   e.train_message.back() = true;
-  const data::EncodedExample encoded = encoder.encode(e);
-  c.prompt.assign(encoded.ids.begin(),
-                  encoded.ids.begin() +
-                      (std::find(encoded.train.begin(), encoded.train.end(), 1) - encoded.train.begin()));
+  c.prompt = prompt_of(encoder.encode(e));
   return c;
 }
 
@@ -46,14 +51,16 @@ AnswerCase text_case(const data::Example& example, const data::Encoder& encoder)
   const auto first = std::find(encoded.train.begin(), encoded.train.end(), 1);
   require(!c.question.empty() && !c.reference.empty() && first != encoded.train.end(), example.source,
           "has no question and answer to compare; expected a layout with a prompt and a response");
-  c.prompt.assign(encoded.ids.begin(), encoded.ids.begin() + (first - encoded.train.begin()));
+  c.prompt = prompt_of(encoded);
   return c;
 }
 
 }  // namespace
 
 std::vector<AnswerCase> read_answers(const AnswerData& data, std::shared_ptr<const text::Tokenizer> tokenizer,
-                                     std::shared_ptr<const text::ChatTemplate> chat) {
+                                     std::shared_ptr<const text::ChatTemplate> chat,
+                                     std::optional<int32_t> start_token) {
+  if (start_token) chat = nullptr;
   const data::Records records = data::read_records(data.path, data.format);
   const data::DataFormat& format = data::choose_format(records, data.format, data.path);
   data::FormatOptions options{.has_chat_template = chat != nullptr};
@@ -61,7 +68,7 @@ std::vector<AnswerCase> read_answers(const AnswerData& data, std::shared_ptr<con
   std::vector<data::Example> examples = format.read(records.records, records.sources, options);
   keep_part(examples, data.every, data.limit);
   require(!examples.empty(), data.path, "holds no record in the layout {}", format.name);
-  const data::Encoder encoder(std::move(tokenizer), chat);
+  const data::Encoder encoder(std::move(tokenizer), chat, true, start_token);
   std::vector<AnswerCase> cases;
   for (const data::Example& e : examples)
     cases.push_back(e.messages.is_null() ? text_case(e, encoder) : conversation_case(e, encoder, chat.get()));

@@ -2,6 +2,7 @@
 // model's answers to them: what exact match and ROUGE compare.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,12 @@ struct AnswerData {
   int64_t limit = 0;  // most records; 0: all
 };
 // The last turn of a conversation, or the learned part of a prompt and its completion, is the reference; what
-// comes before it is the prompt, by the template where there is one (`chat` not null). Errors: everything of
-// the readers; a record without an answer, or with nothing before it.
+// comes before it is the prompt, by the template where there is one (`chat` not null), or as an
+// encoder–decoder reads it (`start_token`: ModelConfig::decoder_start). Errors: everything of the readers; a
+// record without an answer, or with nothing before it.
 std::vector<AnswerCase> read_answers(const AnswerData& data, std::shared_ptr<const text::Tokenizer> tokenizer,
-                                     std::shared_ptr<const text::ChatTemplate> chat);
+                                     std::shared_ptr<const text::ChatTemplate> chat,
+                                     std::optional<int32_t> start_token = {});
 
 // One answer a case, in order. The adapters of `cx` are in force. Errors: those of the generator;
 // Interrupted.

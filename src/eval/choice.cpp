@@ -66,6 +66,11 @@ class Runner {
   Runner(autograd::Context& cx, const models::Model& model, const text::Tokenizer& tokenizer,
          const ChoiceOptions& options)
       : cx_(cx), model_(model), tokenizer_(tokenizer), options_(options) {
+    require(!model.config().reads_source(), "choices",
+            "{} is an encoder–decoder: its prompt is read by the encoder, and the letters are compared at "
+            "the end of a "
+            "prompt; nibble eval match compares its answers",
+            model.config().family);
     const int64_t made_for = model.config().max_positions;
     if (options_.context == 0) options_.context = made_for;
     if (options_.context < 16 || options_.context > made_for)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/error.h"
 #include "base/process.h"
@@ -11,6 +12,7 @@ namespace nibble::eval {
 namespace {
 
 constexpr int64_t kForwardTokens = 512;  // most tokens of one forward
+constexpr int64_t kSourceTokens = 2048;  // most tokens of its sources, unless one has more
 constexpr int64_t kCacheBytes = int64_t{1}
                                 << 31;  // most bytes of keys and values, unless one sequence needs more
 constexpr int64_t kReserve = int64_t{1}
@@ -92,15 +94,16 @@ class Generator::Run {
     std::vector<int32_t> ids;
     size_t fed;
     TextStream text;
+    std::vector<int32_t> source = {};  // what the encoder has yet to read
 
     int64_t waiting() const { return static_cast<int64_t>(ids.size() - fed); }
   };
   // What goes through the model together; `ready` are the slots whose last row predicts a new token.
   struct Batch {
     std::vector<int32_t> slots, rows;
-    std::vector<std::vector<int32_t>> ids;
+    std::vector<std::vector<int32_t>> ids, sources;
     std::vector<size_t> ready;
-    int64_t tokens = 0;
+    int64_t tokens = 0, source_tokens = 0;
   };
 
   bool alone() const { return active_.size() == 1; }
@@ -108,6 +111,14 @@ class Generator::Run {
   void admit(size_t slot) {
     const std::vector<int32_t>& prompt = prompts_[next_];
     std::vector<int32_t>& held = owner_.held_;
+    if (const auto start = owner_.model_.config().decoder_start()) {
+      held.clear();
+      owner_.cache_->length[slot] = 0;
+      active_[slot].reset(new Sequence{
+          next_, streams_[next_], {*start}, 0, TextStream(owner_.tokenizer_, {}, options_.stop), prompt});
+      ++next_;
+      return;
+    }
     // At least one token must be fed again: its logits are what the answer begins with.
     const size_t kept = alone() ? std::min(common_prefix(held, prompt), prompt.size() - 1) : 0;
     owner_.cache_->length[slot] = static_cast<int32_t>(kept);
@@ -155,6 +166,10 @@ class Generator::Run {
     for (size_t slot = 0; slot < active_.size(); ++slot) {
       if (active_[slot] == nullptr) continue;
       Sequence& s = *active_[slot];
+      const int64_t source = size_of(s.source);
+      if (source > 0 && batch.source_tokens > 0 && batch.source_tokens + source > kSourceTokens) continue;
+      batch.sources.push_back(std::exchange(s.source, {}));
+      batch.source_tokens += source;
       const int64_t more = std::clamp<int64_t>(budget, 0, s.waiting() - 1), n = 1 + more;
       budget -= more;
       batch.slots.push_back(static_cast<int32_t>(slot));
@@ -175,9 +190,9 @@ class Generator::Run {
     Timing& timing = owner_.timing_;
     const double begun = now_seconds();
     const auto sequences = static_cast<int64_t>(batch.slots.size());
-    const bool only_writes =
-        timing.written > 0 && batch.tokens == sequences && batch.ready.size() == batch.slots.size();
-    const Tensor logits = owner_.forward(batch.slots, batch.ids, batch.rows);
+    const bool only_writes = timing.written > 0 && batch.source_tokens == 0 && batch.tokens == sequences &&
+                             batch.ready.size() == batch.slots.size();
+    const Tensor logits = owner_.forward(batch.slots, batch.ids, batch.sources, batch.rows);
     for (size_t i = 0; i < batch.ready.size() && !cancelled_; ++i) {
       const Sequence& s = *active_[batch.ready[i]];
       const int64_t vocab = logits.size(1), known = std::min<int64_t>(vocab, owner_.tokenizer_.vocab_size());
@@ -190,7 +205,7 @@ class Generator::Run {
       timing.decoded += sequences;
       timing.decode_seconds += now_seconds() - begun;
     } else {
-      timing.read += batch.tokens;
+      timing.read += batch.tokens + batch.source_tokens;
     }
   }
 
@@ -206,10 +221,11 @@ class Generator::Run {
   bool cancelled_ = false;
 };
 
-// Logits F32 [rows, V] after `ids` were appended to `slots`.
+// Logits F32 [rows, V] after `ids` were appended to `slots` and the encoder has read their new sources.
 Tensor Generator::forward(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& ids,
+                          const std::vector<std::vector<int32_t>>& sources,
                           const std::vector<int32_t>& rows) {
-  const nn::SequenceInput input = nn::cached_input(cx_.allocator(), *cache_, slots, ids);
+  const nn::SequenceInput input = nn::cached_input(cx_.allocator(), *cache_, slots, ids, sources);
   const autograd::Variable h = model_.forward(cx_, input, cache_.get());
   nn::commit(*cache_, slots, ids);
   if (rows.empty()) return {};
@@ -217,40 +233,52 @@ Tensor Generator::forward(const std::vector<int32_t>& slots, const std::vector<s
   return model_.logits(cx_, h, picked);
 }
 
-// A cache with room for `capacity` tokens of each of at most `wanted` sequences: the last one, or a new one.
-void Generator::provide_cache(int64_t wanted, int64_t capacity, int64_t context) {
+// A cache with room for `capacity` tokens, and as many of a source as said, of each of at most `wanted`
+// sequences: the last one, or a new one.
+void Generator::provide_cache(int64_t wanted, int64_t capacity, int64_t context, int64_t source_capacity) {
   const int64_t layers = model_.config().layers, width = model_.kv_width();
   const int64_t token_bytes = 2 * layers * width * dtype_bytes(cx_.compute());
   const int64_t slots =
-      wanted > 1 ? std::clamp<int64_t>(kCacheBytes / (token_bytes * capacity), 1, wanted) : wanted;
-  if (slots == 1 && cache_ != nullptr && cache_->slots == 1 && cache_->capacity >= capacity) return;
-  if (slots == 1)
+      wanted > 1 ? std::clamp<int64_t>(kCacheBytes / (token_bytes * (capacity + source_capacity)), 1, wanted)
+                 : wanted;
+  if (slots == 1 && cache_ != nullptr && cache_->slots == 1 && cache_->capacity >= capacity &&
+      cache_->source_capacity >= source_capacity)
+    return;
+  if (slots == 1 && source_capacity == 0)
     capacity = std::min(
         context, std::max({capacity, kReserve / token_bytes, cache_ != nullptr ? 2 * cache_->capacity : 0}));
   cache_.reset();
   held_.clear();
-  cache_ = std::make_unique<nn::KvCache>(cx_.allocator(), layers, slots, capacity, width, cx_.compute());
+  cache_ = std::make_unique<nn::KvCache>(cx_.allocator(), layers, slots, capacity, width, cx_.compute(),
+                                         source_capacity);
 }
 
-std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& prompts,
+std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& asked,
                                       const GenerateOptions& options, const OnText& on_text) {
   options.check();
   timing_ = {};
-  if (prompts.empty()) return {};
+  if (asked.empty()) return {};
+  const bool reads_source = model_.config().reads_source();
+  std::vector<std::vector<int32_t>> prompts = asked;
+  if (reads_source && tokenizer_.eos)
+    for (auto& prompt : prompts)
+      if (!prompt.empty() && prompt.back() != *tokenizer_.eos) prompt.push_back(*tokenizer_.eos);
   const int64_t made_for = model_.config().max_positions;
   const int64_t context = options.context > 0 ? options.context : made_for;
   require(context <= made_for, "--context", "{} tokens asked for, the model was made for {}", context,
           made_for);
-  int64_t capacity = 0;
+  int64_t capacity = 0, source_capacity = 0;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const int64_t n = size_of(prompts[i]);
     require(n > 0, "generate", "prompt {} is empty and the tokenizer puts nothing in front of it", i + 1);
     require(n < context, "generate",
             "prompt {} has {} tokens, which leaves no room for an answer in a context of {}", i + 1, n,
             context);
-    capacity = std::max(capacity, std::min(context, n + options.max_new_tokens));
+    if (reads_source) source_capacity = std::max(source_capacity, n);
+    capacity = std::max(capacity, std::min(context, (reads_source ? 1 : n) + options.max_new_tokens));
   }
-  provide_cache(std::min(options.batch, static_cast<int64_t>(prompts.size())), capacity, context);
+  provide_cache(std::min(options.batch, static_cast<int64_t>(prompts.size())), capacity, context,
+                source_capacity);
 
   const autograd::NoGrad no_grad(cx_);
   const double start = now_seconds();

@@ -2,8 +2,9 @@
 //
 // Sequences share forwards: each forward takes one token of every sequence that is answering and, up to a
 // budget, tokens of prompts that are still being read; a sequence that ends gives its cache slot to the next
-// prompt at once. Sequences never see each other, and each draws from its own random stream, so a prompt's
-// answer is the one it gets alone (in f32; in bf16 up to rounding).
+// prompt at once. An encoder–decoder reads a prompt with its encoder, whole and with the end token behind it,
+// and answers from its start token. Sequences never see each other, and each draws from its own random
+// stream, so a prompt's answer is the one it gets alone (in f32; in bf16 up to rounding).
 #pragma once
 #include <functional>
 #include <memory>
@@ -72,9 +73,9 @@ class Generator {
 
  private:
   class Run;
-  void provide_cache(int64_t wanted, int64_t capacity, int64_t context);
+  void provide_cache(int64_t wanted, int64_t capacity, int64_t context, int64_t source_capacity);
   Tensor forward(const std::vector<int32_t>& slots, const std::vector<std::vector<int32_t>>& ids,
-                 const std::vector<int32_t>& rows);
+                 const std::vector<std::vector<int32_t>>& sources, const std::vector<int32_t>& rows);
 
   autograd::Context& cx_;
   const models::Model& model_;

@@ -71,6 +71,11 @@ std::vector<Window> strided_windows(int64_t tokens, int64_t context, int64_t str
 
 Perplexity perplexity(autograd::Context& cx, const models::Model& model,
                       const std::vector<std::vector<int32_t>>& documents, const PerplexityOptions& asked) {
+  require(!model.config().reads_source(), "eval ppl",
+          "{} is an encoder–decoder: it writes after reading a source, so a text alone has no perplexity; "
+          "nibble eval "
+          "match compares its answers, and the eval_data of a training run gives the loss of its targets",
+          model.config().family);
   const PerplexityOptions options = checked(asked, model.config().max_positions);
   const autograd::NoGrad no_grad(cx);
   Perplexity result;

@@ -34,12 +34,12 @@ struct Answered {
 
 // Greedily, up to 128 tokens unless told otherwise.
 Answered answer(Subject& subject, const Json& options, const std::string& where) {
-  const std::vector<eval::AnswerCase> cases =
-      eval::read_answers({.path = json_get<std::string>(options, "data", where),
-                          .format = json_get<std::string>(options, "format", "auto", where),
-                          .every = json_get<int64_t>(options, "every", 1, where),
-                          .limit = json_get<int64_t>(options, "limit", 0, where)},
-                         subject.shared_tokenizer(), subject.chat());
+  const std::vector<eval::AnswerCase> cases = eval::read_answers(
+      {.path = json_get<std::string>(options, "data", where),
+       .format = json_get<std::string>(options, "format", "auto", where),
+       .every = json_get<int64_t>(options, "every", 1, where),
+       .limit = json_get<int64_t>(options, "limit", 0, where)},
+      subject.shared_tokenizer(), subject.chat(), subject.model().config().decoder_start());
   eval::GenerateOptions how;
   how.sampling.temperature = 0;
   how.max_new_tokens = json_get<int64_t>(options, "max_new_tokens", 128, where);
