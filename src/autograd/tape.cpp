@@ -15,8 +15,7 @@ GradTarget Backward::target(const std::shared_ptr<GradSlot>& slot, std::string_v
 }
 
 void Backward::give(const std::shared_ptr<GradSlot>& slot, Tensor gradient, std::string_view name) {
-  require(slot->shape == gradient.shape(), name, "gradient {} for a value {}", gradient.shape(),
-          slot->shape);
+  require(slot->shape == gradient.shape(), name, "gradient {} for a value {}", gradient.shape(), slot->shape);
   if (!slot->filled && !slot->parameter && slot->dtype == gradient.dtype()) {
     slot->grad = std::move(gradient);
     slot->filled = true;
@@ -29,8 +28,7 @@ void Backward::give(const std::shared_ptr<GradSlot>& slot, Tensor gradient, std:
 
 void Backward::pass(const std::shared_ptr<GradSlot>& slot, bool last, std::string_view name) {
   if (last) return give(slot, dy_, name);
-  require(slot->shape == dy_.shape(), name, "gradient {} for a value {}", dy_.shape(),
-          slot->shape);
+  require(slot->shape == dy_.shape(), name, "gradient {} for a value {}", dy_.shape(), slot->shape);
   GradTarget t = target(slot, name);
   backend::accumulate(cx_.stream(), dy_, t.grad, t.accumulate);
 }

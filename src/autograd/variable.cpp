@@ -16,7 +16,7 @@ const Tensor& Saved::get() const {
 
 Variable::Variable(Tensor value) : Variable(std::move(value), nullptr) {}
 
-Variable::Variable(Tensor value, std::shared_ptr<GradSlot> slot)
+Variable::Variable(const Tensor& value, std::shared_ptr<GradSlot> slot)
     : state_(std::make_shared<State>(
           State{value.shape(), value.dtype(), value, nullptr, std::move(slot), Saved()})) {}
 

@@ -45,7 +45,7 @@ class Variable {
   // A constant.
   explicit Variable(Tensor value);
   // With a slot: the result of an operation that is differentiated, or a leaf.
-  Variable(Tensor value, std::shared_ptr<GradSlot> slot);
+  Variable(const Tensor& value, std::shared_ptr<GradSlot> slot);
   // A value that is computed when first asked for: the tail of a recomputed block, which often nobody asks
   // for.
   static Variable lazy(const Shape& shape, DType dtype, std::function<Tensor()> make,

@@ -1,5 +1,6 @@
-// A kernel as ops see it: one typed slot per operation, filled per device by the register lists (cpu/register.cpp,
-// cuda/register.cu or cuda/no_cuda.cpp). The contract of each stands in backend/kernels/<op>.h.
+// A kernel as ops see it: one typed slot per operation, filled per device by the register lists
+// (cpu/register.cpp, cuda/register.cu or cuda/no_cuda.cpp). The contract of each stands in
+// backend/kernels/<op>.h.
 //
 // On the meta device a call does nothing: shapes and allocations are the op's business. A device without an
 // implementation is an Error that names both; `has` lets an op fall back to its composed form.
@@ -21,7 +22,8 @@ class KernelWatch {
 };
 inline KernelWatch* kernel_watch = nullptr;
 
-template <class Signature> class KernelSlot;
+template <class Signature>
+class KernelSlot;
 
 template <class... Args>
 class KernelSlot<void(Stream&, Args...)> {
@@ -30,7 +32,9 @@ class KernelSlot<void(Stream&, Args...)> {
   explicit constexpr KernelSlot(const char* name) : name_(name) {}
 
   void set(Device device, Function f) { functions_[static_cast<int>(device)] = f; }
-  bool has(Device device) const { return device == Device::kMeta || functions_[static_cast<int>(device)] != nullptr; }
+  bool has(Device device) const {
+    return device == Device::kMeta || functions_[static_cast<int>(device)] != nullptr;
+  }
   const char* name() const { return name_; }
 
   void operator()(Stream& stream, Args... args) const {
@@ -55,7 +59,8 @@ class KernelSlot<void(Stream&, Args...)> {
   Function functions_[3] = {};
 };
 
-// Fill every slot of a device; call once at start-up (idempotent). A build without CUDA has an empty second one.
+// Fill every slot of a device; call once at start-up (idempotent). A build without CUDA has an empty second
+// one.
 void register_cpu_kernels();
 void register_cuda_kernels();
 

@@ -1,7 +1,7 @@
 #include "backend/limits.h"
 
-#include <dnnl.hpp>
 #include <omp.h>
+#include <dnnl.hpp>
 
 #include <algorithm>
 #include <array>
@@ -25,12 +25,14 @@ class Bf16Product {
     using Type = dnnl::memory::data_type;
     using Tag = dnnl::memory::format_tag;
     const dnnl::matmul::primitive_desc chosen(
-        dnnl::matmul::desc({{s.m, s.k}, Type::bf16, Tag::ab}, {{s.k, s.n}, Type::bf16, Tag::any}, {{s.m, s.n}, Type::bf16, Tag::ab}),
+        dnnl::matmul::desc({{s.m, s.k}, Type::bf16, Tag::ab}, {{s.k, s.n}, Type::bf16, Tag::any},
+                           {{s.m, s.n}, Type::bf16, Tag::ab}),
         engine());
     product_ = dnnl::matmul(chosen);
     const auto filled = [&](const dnnl::memory::desc& layout) {
       const dnnl::memory memory(layout, engine());
-      std::fill_n(static_cast<uint16_t*>(memory.get_data_handle()), layout.get_size() / 2, uint16_t{0x3F00});  // 0.5
+      std::fill_n(static_cast<uint16_t*>(memory.get_data_handle()), layout.get_size() / 2,
+                  uint16_t{0x3F00});  // 0.5
       return memory;
     };
     operands_ = {{DNNL_ARG_SRC, filled(chosen.src_desc())},

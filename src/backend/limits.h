@@ -11,8 +11,9 @@ namespace nibble::backend {
 // (AVX512-BF16), else f32.
 DType limit_dtype(DType compute);
 
-// FLOP/s of the library's product (oneDNN, of limit_dtype(compute)) on the shape of a LLaMA block's projections, on all threads:
-// the best of repetitions within about half a second. Measured once a process and type.
+// FLOP/s of the library's product (oneDNN, of limit_dtype(compute)) on the shape of a LLaMA block's
+// projections, on all threads: the best of repetitions within about half a second. Measured once a process
+// and type.
 double matmul_limit_flops(DType compute);
 // Bytes that its operands take meanwhile.
 int64_t matmul_limit_bytes(DType compute);
@@ -22,8 +23,8 @@ struct ProductShape {
   int64_t m = 0, n = 0, k = 0;
   double count = 1;
 };
-// Seconds that one pass over all these products takes in the same library and type, on all threads: the best of
-// `repetitions` of each, rows divided by the library or over our threads, whichever is faster.
+// Seconds that one pass over all these products takes in the same library and type, on all threads: the best
+// of `repetitions` of each, rows divided by the library or over our threads, whichever is faster.
 double product_limit_seconds(const std::vector<ProductShape>& shapes, int repetitions, DType compute);
 
 // Bytes per second of reading (summing 256 MB) and of copying (bytes read plus bytes written) on all threads,

@@ -5,7 +5,9 @@
 
 namespace nibble::backend {
 
-WeightLease::WeightLease(Stream& stream, const quant::Weight& weight, DType dtype) { decode(stream, weight, dtype); }
+WeightLease::WeightLease(Stream& stream, const quant::Weight& weight, DType dtype) {
+  decode(stream, weight, dtype);
+}
 
 void WeightLease::decode(Stream& stream, const quant::Weight& weight, DType dtype) {
   if (weight.is_dense() && weight.dense.dtype() == dtype && weight.interleaved_heads == 0) {

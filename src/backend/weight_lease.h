@@ -1,6 +1,7 @@
-// acquire / release of a weight's values for a product: a dense weight of the wanted type is lent as it is, anything
-// else is decoded into the stream's one weight scratch. One lease may be alive at a time per stream, unless it lent
-// the weight's own memory. Source: DESIGN idea 1; later also the place of host offload and prefetch.
+// acquire / release of a weight's values for a product: a dense weight of the wanted type is lent as it is,
+// anything else is decoded into the stream's one weight scratch. One lease may be alive at a time per stream,
+// unless it lent the weight's own memory. Source: DESIGN idea 1; later also the place of host offload and
+// prefetch.
 #pragma once
 #include "backend/stream.h"
 #include "quant/weight.h"
@@ -19,8 +20,8 @@ class WeightLease {
   Tensor values_;
 };
 
-// A lease for matmul() and low_rank_matmul(): an int8 weight lends its codes where the device multiplies them, and
-// absmax() is then what goes with them (null otherwise).
+// A lease for matmul() and low_rank_matmul(): an int8 weight lends its codes where the device multiplies
+// them, and absmax() is then what goes with them (null otherwise).
 class ProductLease : public WeightLease {
  public:
   ProductLease(Stream& stream, const quant::Weight& weight, DType compute);

@@ -1,7 +1,9 @@
 // Errors at operation and I/O borders: what was expected, what came, what to try next.
 //
-// Use `require` for a condition on input and `fail` where there is none to test. `where` is the op, command or file
-// ("rms_norm", "model.safetensors"); it is printed in brackets before the message. Inside kernels use assert().
+// Use `require` for a condition on input and `fail` where there is none to test. `where` is the op, command
+// or file
+// ("rms_norm", "model.safetensors"); it is printed in brackets before the message. Inside kernels use
+// assert().
 #pragma once
 #include <fmt/core.h>
 

@@ -43,7 +43,8 @@ std::string read_file(const std::string& path, uint64_t limit) {
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   temporary_ = fmt::format("{}.tmp-{}", path_, ::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  require(fd_ >= 0, path_, "cannot write here: {}; choose another place or mend its permissions", std::strerror(errno));
+  require(fd_ >= 0, path_, "cannot write here: {}; choose another place or mend its permissions",
+          std::strerror(errno));
 }
 
 AtomicFile::~AtomicFile() {
@@ -115,7 +116,8 @@ uint64_t free_disk_bytes(const std::string& path) {
   fs::path p = fs::absolute(path);
   while (!fs::exists(p) && p.has_parent_path() && p != p.parent_path()) p = p.parent_path();
   struct statvfs info {};
-  require(::statvfs(p.c_str(), &info) == 0, path, "cannot ask the file system for its free space: {}", std::strerror(errno));
+  require(::statvfs(p.c_str(), &info) == 0, path, "cannot ask the file system for its free space: {}",
+          std::strerror(errno));
   return uint64_t{info.f_bavail} * info.f_frsize;
 }
 

@@ -12,8 +12,9 @@ namespace nibble {
 // The whole file as text. Errors: Error{path}; also when it is larger than `limit` bytes.
 std::string read_file(const std::string& path, uint64_t limit = uint64_t{1} << 32);
 
-// Writes beside the name (same directory, ".tmp-<pid>"), flushes to disk, renames over `path` on commit(). Destroying
-// it without commit removes the temporary file. Errors name the path and the cause (no space, no permission).
+// Writes beside the name (same directory, ".tmp-<pid>"), flushes to disk, renames over `path` on commit().
+// Destroying it without commit removes the temporary file. Errors name the path and the cause (no space, no
+// permission).
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);

@@ -9,18 +9,42 @@ namespace nibble {
 namespace {
 
 constexpr int kMaxDepth = 256;
-constexpr int64_t kMaxMembers = 20'000;  // finding a key takes time with their number, so building takes its square
+constexpr int64_t kMaxMembers =
+    20'000;  // finding a key takes time with their number, so building takes its square
 
-template <class T> constexpr const char* type_name();
-template <> constexpr const char* type_name<bool>() { return "true or false"; }
-template <> constexpr const char* type_name<int64_t>() { return "a whole number"; }
-template <> constexpr const char* type_name<double>() { return "a number"; }
-template <> constexpr const char* type_name<std::string>() { return "a string"; }
-template <> constexpr const char* type_name<std::vector<int64_t>>() { return "a list of whole numbers"; }
-template <> constexpr const char* type_name<std::vector<double>>() { return "a list of numbers"; }
-template <> constexpr const char* type_name<std::vector<std::string>>() { return "a list of strings"; }
+template <class T>
+constexpr const char* type_name();
+template <>
+constexpr const char* type_name<bool>() {
+  return "true or false";
+}
+template <>
+constexpr const char* type_name<int64_t>() {
+  return "a whole number";
+}
+template <>
+constexpr const char* type_name<double>() {
+  return "a number";
+}
+template <>
+constexpr const char* type_name<std::string>() {
+  return "a string";
+}
+template <>
+constexpr const char* type_name<std::vector<int64_t>>() {
+  return "a list of whole numbers";
+}
+template <>
+constexpr const char* type_name<std::vector<double>>() {
+  return "a list of numbers";
+}
+template <>
+constexpr const char* type_name<std::vector<std::string>>() {
+  return "a list of strings";
+}
 
-template <class T> bool holds(const Json& v) {
+template <class T>
+bool holds(const Json& v) {
   if constexpr (std::is_same_v<T, bool>) {
     return v.is_boolean();
   } else if constexpr (std::is_same_v<T, int64_t>) {
@@ -37,7 +61,8 @@ template <class T> bool holds(const Json& v) {
   }
 }
 
-template <class T> T convert(const Json& v, const char* key, std::string_view where) {
+template <class T>
+T convert(const Json& v, const char* key, std::string_view where) {
   if (!holds<T>(v)) {
     std::string shown = v.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (shown.size() > 60) shown = shown.substr(0, 60) + "…";
@@ -56,7 +81,8 @@ Json parse_json(std::string_view text, std::string_view where) {
       members.resize(static_cast<size_t>(depth) + 2, 0);
       members.back() = 0;
     } else if (event == Json::parse_event_t::key) {
-      require(++members[static_cast<size_t>(depth)] <= kMaxMembers, where, "has a JSON object of more than {} members", kMaxMembers);
+      require(++members[static_cast<size_t>(depth)] <= kMaxMembers, where,
+              "has a JSON object of more than {} members", kMaxMembers);
     }
     return true;
   };
@@ -80,18 +106,21 @@ Json parse_json(std::string_view text, std::string_view where) {
   }
 }
 
-template <class T> T json_get(const Json& object, const char* key, std::string_view where) {
-  require(object.is_object() && object.contains(key), where, "has no \"{}\" ({} expected)", key, type_name<T>());
+template <class T>
+T json_get(const Json& object, const char* key, std::string_view where) {
+  require(object.is_object() && object.contains(key), where, "has no \"{}\" ({} expected)", key,
+          type_name<T>());
   return convert<T>(object[key], key, where);
 }
 
-template <class T> T json_get(const Json& object, const char* key, T otherwise, std::string_view where) {
+template <class T>
+T json_get(const Json& object, const char* key, T otherwise, std::string_view where) {
   if (!object.is_object() || !object.contains(key) || object[key].is_null()) return otherwise;
   return convert<T>(object[key], key, where);
 }
 
-#define NIBBLE_JSON_GET(T)                                                     \
-  template T json_get<T>(const Json&, const char*, std::string_view);          \
+#define NIBBLE_JSON_GET(T)                                            \
+  template T json_get<T>(const Json&, const char*, std::string_view); \
   template T json_get<T>(const Json&, const char*, T, std::string_view);
 NIBBLE_JSON_GET(bool)
 NIBBLE_JSON_GET(int64_t)

@@ -13,8 +13,11 @@ Json parse_json(std::string_view text, std::string_view where);
 
 // A member of an object with its type checked: Error{where} names the key, the expected type and what came.
 // With a default, a missing key or null gives the default.
-template <class T> T json_get(const Json& object, const char* key, std::string_view where);
-template <class T> T json_get(const Json& object, const char* key, T otherwise, std::string_view where);
-// Instantiated for bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, std::vector<std::string>.
+template <class T>
+T json_get(const Json& object, const char* key, std::string_view where);
+template <class T>
+T json_get(const Json& object, const char* key, T otherwise, std::string_view where);
+// Instantiated for bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
+// std::vector<std::string>.
 
 }  // namespace nibble

@@ -1,5 +1,6 @@
 // A whole file mapped read-only. The mapping lives as long as any copy of the shared pointer.
-// Errors: Error{path} when the file is absent, unreadable or not a regular file. An empty file maps to zero bytes.
+// Errors: Error{path} when the file is absent, unreadable or not a regular file. An empty file maps to zero
+// bytes.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -17,7 +18,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
-  // Tells the kernel that this part of the mapping was used up: its pages leave resident memory until read again.
+  // Tells the kernel that this part of the mapping was used up: its pages leave resident memory until read
+  // again.
   void forget(std::span<const std::byte> part) const;
 
  private:

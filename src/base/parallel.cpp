@@ -24,7 +24,8 @@ thread_local bool t_inside = false;  // a chunk of some loop runs in this thread
 // Processors this process may run on.
 int processors() {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  if (sched_getaffinity(0, sizeof set, &set) != 0)
+    return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   return std::max(1, CPU_COUNT(&set));
 }
 
@@ -34,7 +35,8 @@ void relax() {
 #endif
 }
 
-// Looks that a waiting thread takes before it sleeps: about 100 µs, longer than what lies between two loops of a token.
+// Looks that a waiting thread takes before it sleeps: about 100 µs, longer than what lies between two loops
+// of a token.
 int looks_before_sleep() {
   static const int looks = [] {
     const char* policy = std::getenv("OMP_WAIT_POLICY");
@@ -69,8 +71,9 @@ struct Loop {
   }
 };
 
-// Threads that wait for loops. A loop is announced by a new ticket, which also says how many helpers it has: those beyond
-// never look at it. They spin for a while, since a loop of generation lasts a few microseconds, and then sleep.
+// Threads that wait for loops. A loop is announced by a new ticket, which also says how many helpers it has:
+// those beyond never look at it. They spin for a while, since a loop of generation lasts a few microseconds,
+// and then sleep.
 class Pool {
  public:
   // With `team` threads, the calling one included; false when another thread's loop is running.
@@ -140,7 +143,8 @@ Pool& pool() {
 }  // namespace
 
 void set_threads(int count) {
-  require(count >= 0 && count <= 1024, "threads", "expected 0 (all processors) to 1024 threads, got {}", count);
+  require(count >= 0 && count <= 1024, "threads", "expected 0 (all processors) to 1024 threads, got {}",
+          count);
   g_threads = count == 0 ? processors() : count;
 }
 

@@ -4,7 +4,8 @@
 
 namespace nibble {
 
-// From here on SIGINT and SIGTERM set a flag instead of ending the process; a second one ends it at once with 130.
+// From here on SIGINT and SIGTERM set a flag instead of ending the process; a second one ends it at once with
+// 130.
 void catch_interrupts();
 bool interrupted();
 // For tests: sets or clears the flag.

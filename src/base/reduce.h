@@ -5,7 +5,8 @@
 
 namespace nibble {
 
-// Pairwise sum over a fixed binary tree (halves split at the largest power of two below n). T is float or double.
+// Pairwise sum over a fixed binary tree (halves split at the largest power of two below n). T is float or
+// double.
 template <class T>
 T tree_sum(std::span<const T> values) {
   if (values.empty()) return T(0);

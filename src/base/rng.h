@@ -1,7 +1,9 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
+// 3").
 //
-// A value is a pure function of (seed, stream, counter), so dropout, initialisation and shuffles do not depend on
-// threads, order of calls or whether a forward pass runs a second time; to resume, nothing has to be stored.
+// A value is a pure function of (seed, stream, counter), so dropout, initialisation and shuffles do not
+// depend on threads, order of calls or whether a forward pass runs a second time; to resume, nothing has to
+// be stored.
 #pragma once
 #include <array>
 #include <cmath>

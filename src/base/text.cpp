@@ -8,7 +8,8 @@
 namespace nibble {
 namespace {
 
-// Length of the well-formed sequence at text[i], 0 if ill-formed; `partial` tells that only more bytes are missing.
+// Length of the well-formed sequence at text[i], 0 if ill-formed; `partial` tells that only more bytes are
+// missing.
 size_t sequence_length(std::string_view text, size_t i, bool& partial) {
   partial = false;
   const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
@@ -103,7 +104,8 @@ std::vector<char32_t> decode_utf8(std::string_view valid) {
     const auto b = static_cast<unsigned char>(valid[i]);
     const size_t n = b < 0x80 ? 1 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
     char32_t c = n == 1 ? b : b & (0xFFu >> (n + 1));
-    for (size_t k = 1; k < n && i + k < valid.size(); ++k) c = (c << 6) | (static_cast<unsigned char>(valid[i + k]) & 0x3F);
+    for (size_t k = 1; k < n && i + k < valid.size(); ++k)
+      c = (c << 6) | (static_cast<unsigned char>(valid[i + k]) & 0x3F);
     out.push_back(c);
     i += n;
   }
@@ -184,12 +186,18 @@ std::string show_bytes(double bytes) {
     bytes /= 1000;
     ++u;
   }
-  return u == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.{}f} {}", bytes, bytes < 9.995 ? 2 : bytes < 99.95 ? 1 : 0, units[u]);
+  return u == 0 ? fmt::format("{:.0f} B", bytes)
+                : fmt::format("{:.{}f} {}", bytes,
+                              bytes < 9.995   ? 2
+                              : bytes < 99.95 ? 1
+                                              : 0,
+                              units[u]);
 }
 
 std::string show_count(int64_t count) {
   std::string digits = std::to_string(count < 0 ? -count : count);
-  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), ",");
+  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3)
+    digits.insert(static_cast<size_t>(at), ",");
   return (count < 0 ? "-" : "") + digits;
 }
 

@@ -8,7 +8,8 @@
 
 namespace nibble {
 
-// Byte offset of the first invalid UTF-8 sequence (overlong forms, surrogates, > U+10FFFF), or npos when all is valid.
+// Byte offset of the first invalid UTF-8 sequence (overlong forms, surrogates, > U+10FFFF), or npos when all
+// is valid.
 size_t find_invalid_utf8(std::string_view text);
 // Length in bytes of the longest prefix that does not end inside a character that more bytes could complete.
 size_t complete_utf8_prefix(std::string_view text);

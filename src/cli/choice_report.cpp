@@ -106,8 +106,8 @@ void write_choice_answers(const std::string& path, const ChoiceRun& run) {
 
 }  // namespace
 
-void report_choices(Session& session, std::vector<eval::ChoiceSubject> subjects, eval::ChoiceOptions options,
-                    const std::string& answers, bool json) {
+void report_choices(Session& session, std::vector<eval::ChoiceSubject> subjects,
+                    const eval::ChoiceOptions& options, const std::string& answers, bool json) {
   const ChoiceRun run = ask_choices(session, std::move(subjects), options);
   if (!answers.empty()) write_choice_answers(answers, run);
   const Json results = choice_results(run, options);

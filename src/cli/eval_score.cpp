@@ -37,7 +37,7 @@ const Json& member(const Json& record, const std::string& field, const std::stri
 }
 
 std::vector<ScoredRow> read_rows(const std::string& data, const std::string& references,
-                           const std::string& prediction_field, const std::string& reference_field) {
+                                 const std::string& prediction_field, const std::string& reference_field) {
   const data::Records predicted = data::read_records(data);
   const data::Records wanted = references.empty() ? predicted : data::read_records(references);
   require(predicted.records.size() == wanted.records.size(), references,
@@ -134,7 +134,7 @@ Json measure(const std::string& metric, const std::vector<ScoredRow>& rows, bool
   if (metric == "pearson" || metric == "spearman") {
     const Columns c = numbers(rows);
     return {{metric, finite_or_null(metric == "pearson" ? eval::pearson(c.predictions, c.labels)
-                                                : eval::spearman(c.predictions, c.labels))}};
+                                                        : eval::spearman(c.predictions, c.labels))}};
   }
   if (metric.starts_with("glue-")) {
     const Columns c = numbers(rows);

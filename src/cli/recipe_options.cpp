@@ -24,7 +24,8 @@ void RecipeOptions::declare(Options& options) {
   options.add("--tokenizer PATH", tokenizer, "tokenizer, when it is not beside the weights");
   options.add("--adapter DIR", adapter, "go on from this PEFT adapter");
   options.add("--quantize FORMAT", quantize, "format of the frozen base (default: nf4)");
-  options.flag("--double-quant,!--no-double-quant", double_quant, "quantize the block scales as well (default: on)");
+  options.flag("--double-quant,!--no-double-quant", double_quant,
+               "quantize the block scales as well (default: on)");
   options.add("--block-size N", block_size, "values that share a scale (default: 64)");
   options.add("--dtype bf16|f32", dtype, "type of the computation (default: bf16)");
   options.add("--device cpu|auto", device, "where to compute");
@@ -36,7 +37,8 @@ std::string RecipeOptions::file() const {
   std::string path;
   for (const std::string& word : words) {
     if (is_assignment(word)) continue;
-    if (!path.empty()) throw UsageError("train", fmt::format("two recipes, {} and {}; there is one at a time", path, word));
+    if (!path.empty())
+      throw UsageError("train", fmt::format("two recipes, {} and {}; there is one at a time", path, word));
     path = word;
   }
   return path;
@@ -56,7 +58,8 @@ train::Recipe RecipeOptions::recipe(const std::optional<train::Recipe>& earlier)
       {"dtype", dtype}, {"device", device},       {"out", out}};
   for (const auto& [key, value] : texts)
     if (value) train::set_field(recipe, key, *value);
-  const std::pair<const char*, const std::optional<int64_t>&> numbers[] = {{"block_size", block_size}, {"threads", threads}, {"seed", seed}};
+  const std::pair<const char*, const std::optional<int64_t>&> numbers[] = {
+      {"block_size", block_size}, {"threads", threads}, {"seed", seed}};
   for (const auto& [key, value] : numbers)
     if (value) train::set_field(recipe, key, std::to_string(*value));
   if (double_quant) train::set_field(recipe, "double_quant", *double_quant ? "true" : "false");

@@ -1,5 +1,5 @@
-// How a recipe comes together for `nibble train` and `nibble plan`: a YAML file, key=value words and options, the later
-// before the earlier.
+// How a recipe comes together for `nibble train` and `nibble plan`: a YAML file, key=value words and options,
+// the later before the earlier.
 #pragma once
 #include <optional>
 #include <string>
@@ -11,7 +11,7 @@
 namespace nibble::cli {
 
 struct RecipeOptions {
-  std::vector<std::string> words;      // RECIPE.yaml and key=value
+  std::vector<std::string> words;  // RECIPE.yaml and key=value
   std::vector<std::string> data;
   std::optional<std::string> model, tokenizer, adapter, quantize, dtype, device, out;
   std::optional<bool> double_quant;

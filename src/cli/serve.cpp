@@ -78,7 +78,8 @@ class Server {
   // Answers until Ctrl-C.
   void serve() {
     std::thread listener([this] { http_.listen_after_bind(); });
-    while (!http_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // stop() needs that
+    while (!http_.is_running())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // stop() needs that
     while (!interrupted())
       if (const auto job = queue_.pop()) run(*job);
     queue_.close();

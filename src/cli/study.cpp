@@ -16,11 +16,12 @@ int run_study(const Arguments& arguments) {
   std::string out;
   int64_t threads = 0;
   bool json = false;
-  Options options("study",
-                  "Runs a grid of models, data types, data sets and seeds, and writes its table as text, "
-                  "CSV, JSON, Markdown, LaTeX and "
-                  "one HTML page.",
-                  "nibble study recipes/studies/data-types.yaml stories=stories260K.bin text=tinystories.json");
+  Options options(
+      "study",
+      "Runs a grid of models, data types, data sets and seeds, and writes its table as text, "
+      "CSV, JSON, Markdown, LaTeX and "
+      "one HTML page.",
+      "nibble study recipes/studies/data-types.yaml stories=stories260K.bin text=tinystories.json");
   options.add("study STUDY.yaml [key=value…]", words, "the study (docs/studies.md), and the files it needs");
   options.add("--out DIR", out,
               "where results go (default: studies/NAME); the same command goes on where it was stopped");

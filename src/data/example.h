@@ -1,6 +1,7 @@
 // One training example on its way from a file to tokens.
 //
-// Reader (formats/<name>.cpp) → Example (text with roles) → encode → EncodedExample (ids and what is trained).
+// Reader (formats/<name>.cpp) → Example (text with roles) → encode → EncodedExample (ids and what is
+// trained).
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -17,24 +18,25 @@ struct Segment {
   bool train = false;
 };
 
-// Either `messages` (rendered by the model's chat template) or `segments` (tokenized one after another, BOS and EOS as
-// the format says) is filled.
+// Either `messages` (rendered by the model's chat template) or `segments` (tokenized one after another, BOS
+// and EOS as the format says) is filled.
 struct Example {
-  Json messages;                    // [{"role", "content", …}], or null
-  std::vector<bool> train_message;  // per message: is it learned? (assistant turns by default; all for OASST1, HH-RLHF)
-  bool turn_choices = false;        // a message said itself whether it is learned: no option overrides that
-  bool train_all = false;           // the whole rendered conversation is learned (OASST1 and HH-RLHF in the paper)
+  Json messages;  // [{"role", "content", …}], or null
+  std::vector<bool>
+      train_message;  // per message: is it learned? (assistant turns by default; all for OASST1, HH-RLHF)
+  bool turn_choices = false;  // a message said itself whether it is learned: no option overrides that
+  bool train_all = false;     // the whole rendered conversation is learned (OASST1 and HH-RLHF in the paper)
   std::vector<Segment> segments;
-  bool end_of_text = true;          // segments: EOS after the last one, learned when the last one is
-  // A text, or two that belong together (one segment each), to be classified or scored as a whole: the class's
-  // number or the score, and which of GLUE's tasks it is of.
+  bool end_of_text = true;  // segments: EOS after the last one, learned when the last one is
+  // A text, or two that belong together (one segment each), to be classified or scored as a whole: the
+  // class's number or the score, and which of GLUE's tasks it is of.
   std::optional<double> label;
   std::string task;
-  std::string source;               // "alpaca.json:17" for messages to people
+  std::string source;  // "alpaca.json:17" for messages to people
 };
 
-// Token i is learned when train[i] is set: the model at token i-1 predicts it. train[0] is always 0. Where there is
-// a label, it alone is learned.
+// Token i is learned when train[i] is set: the model at token i-1 predicts it. train[0] is always 0. Where
+// there is a label, it alone is learned.
 struct EncodedExample {
   std::vector<int32_t> ids;
   std::vector<uint8_t> train;

@@ -28,8 +28,8 @@ struct FormatOptions {
   bool has_chat_template = true;  // false: alpaca and others use the paper's plain prompts as segments
   bool train_on_source = false;   // instructions are learned as well
   int64_t positive_examples = 2;  // super_ni: "super_ni:k"
-  std::string glue_task = {};          // glue: "glue:rte"; empty: found
-  bool classify = false;               // glue: texts with a label, not a prompt and an answer
+  std::string glue_task = {};     // glue: "glue:rte"; empty: found
+  bool classify = false;          // glue: texts with a label, not a prompt and an answer
   int64_t instances_per_task = INT64_MAX;  // super_ni: of each task when a split is read
 };
 

@@ -182,8 +182,8 @@ std::optional<Records> glue_table(const std::string& path, std::string_view text
   for (size_t r = c.header ? 1 : 0; r < rows.size(); ++r) {
     const std::vector<std::string>& row = rows[r].fields;
     const auto needed = static_cast<size_t>(std::max({c.first, c.second, c.label})) + 1;
-    require(row.size() >= needed, line_of(path, rows[r].line), "has {} columns; expected at least {}", row.size(),
-            needed);
+    require(row.size() >= needed, line_of(path, rows[r].line), "has {} columns; expected at least {}",
+            row.size(), needed);
     Json record{{"glue", c.task->name}, {"first", row[static_cast<size_t>(c.first)]}};
     if (c.second >= 0) record["second"] = row[static_cast<size_t>(c.second)];
     if (c.label >= 0) record["label"] = row[static_cast<size_t>(c.label)];

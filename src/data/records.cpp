@@ -71,8 +71,8 @@ Records read_table(const std::string& path, std::string_view text, char separato
             header[i].empty() ? "empty" : "\"" + header[i] + "\" once more");
   for (size_t r = 1; r < rows.size(); ++r) {
     const std::vector<std::string>& row = rows[r].fields;
-    require(row.size() == header.size(), line_of(path, rows[r].line), "has {} fields where the first row names {}",
-            row.size(), header.size());
+    require(row.size() == header.size(), line_of(path, rows[r].line),
+            "has {} fields where the first row names {}", row.size(), header.size());
     Json record = Json::object();
     for (size_t i = 0; i < row.size(); ++i) record[header[i]] = row[i];
     out.records.push_back(std::move(record));
@@ -138,8 +138,8 @@ Records read_task_list(const std::string& path, std::string_view text) {
     ++number;
     const std::string name(trim(line));
     if (name.empty()) continue;
-    require(name.find_first_of("/\\") == std::string::npos, line_of(path, number), "\"{}\" is no name of a task",
-            name);
+    require(name.find_first_of("/\\") == std::string::npos, line_of(path, number),
+            "\"{}\" is no name of a task", name);
     const std::string file = (tasks / (name + ".json")).lexically_normal().string();
     require(std::filesystem::exists(file), line_of(path, number),
             "there is no {}; the split needs its tasks beside it", file);
@@ -158,7 +158,7 @@ std::string read_text(const std::string& path) {
           "is compressed with gzip; unpack it first (gunzip)");
   if (const size_t bad = find_invalid_utf8(text); bad != std::string::npos)
     fail(line_of(path, 1 + static_cast<size_t>(
-                          std::count(text.begin(), text.begin() + static_cast<int64_t>(bad), '\n'))),
+                               std::count(text.begin(), text.begin() + static_cast<int64_t>(bad), '\n'))),
          "is not valid UTF-8 (byte {}); save the file as UTF-8", bad);
   return text;
 }

@@ -48,8 +48,7 @@ std::vector<TableRow> parse_table(const std::string& path, std::string_view text
       field += c;
     }
   }
-  require(!quoted, line_of(path, row.line),
-          "a quote opens here that nothing closes");
+  require(!quoted, line_of(path, row.line), "a quote opens here that nothing closes");
   if (!field.empty() || !row.fields.empty()) end_row();
   return rows;
 }

@@ -115,42 +115,40 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
                        : cx.result(product(), true);
   autograd::Saved saved_x;
   if (reads_x) saved_x = x.save();
-  cx.tape()->record(
-      "linear", y, [saved_x, slot = x.slot(), args, branches, fused, cost](Backward& b) {
-        Context& c = b.cx();
-        const Tensor& dy = b.dy();
-        auto dx = b.target(slot, "linear.dx");
-        const Tensor x_value = saved_x.defined() ? saved_x.get() : Tensor();
-        if (fused && x_value && !*branches[0].made) down(c, x_value, branches[0]);
-        std::optional<LoraFused> lora;
-        if (fused) lora.emplace(c, branches[0].branch);
-        std::optional<backend::ProductLease> weight;
-        if (slot) weight.emplace(c.stream(), *args.weight, c.compute());
-        if (fused) {
-          lora->backward(b, dy, weight ? &*weight : nullptr, x_value, branches[0].xa, dx.grad, dx.accumulate);
-        } else {
-          if (slot)
-            backend::matmul(c.stream(), dy, weight->values(), dx.grad,
-                            {.accumulate = dx.accumulate, .absmax = weight->absmax()});
-          for (const SavedBranch& s : branches) {
-            const int64_t begin = s.branch.begin, end = s.branch.end;
-            LoraBackward(c, s.branch, end - begin, slot != nullptr)(
-                b, dy.rows(begin, end), x_value ? x_value.rows(begin, end) : Tensor(), s.xa,
-                slot ? dx.grad.rows(begin, end) : Tensor(), static_cast<uint64_t>(begin));
-          }
-        }
-        if (args.trainable.requires_grad()) {
-          auto dw = b.target(args.trainable.slot(), "linear.dw");
-          backend::matmul(c.stream(), dy, x_value, dw.grad,
-                          {.transpose_a = true, .accumulate = dw.accumulate});
-        }
-        if (args.bias.requires_grad()) {
-          auto db = b.target(args.bias.slot(), "linear.db");
-          backend::sum_rows(c.stream(), dy, db.grad, db.accumulate);
-        }
-        b.cost(cost.base * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)) + 2 * cost.lora,
-               cost.bytes);
-      });
+  cx.tape()->record("linear", y, [saved_x, slot = x.slot(), args, branches, fused, cost](Backward& b) {
+    Context& c = b.cx();
+    const Tensor& dy = b.dy();
+    auto dx = b.target(slot, "linear.dx");
+    const Tensor x_value = saved_x.defined() ? saved_x.get() : Tensor();
+    if (fused && x_value && !*branches[0].made) down(c, x_value, branches[0]);
+    std::optional<LoraFused> lora;
+    if (fused) lora.emplace(c, branches[0].branch);
+    std::optional<backend::ProductLease> weight;
+    if (slot) weight.emplace(c.stream(), *args.weight, c.compute());
+    if (fused) {
+      lora->backward(b, dy, weight ? &*weight : nullptr, x_value, branches[0].xa, dx.grad, dx.accumulate);
+    } else {
+      if (slot)
+        backend::matmul(c.stream(), dy, weight->values(), dx.grad,
+                        {.accumulate = dx.accumulate, .absmax = weight->absmax()});
+      for (const SavedBranch& s : branches) {
+        const int64_t begin = s.branch.begin, end = s.branch.end;
+        LoraBackward(c, s.branch, end - begin, slot != nullptr)(
+            b, dy.rows(begin, end), x_value ? x_value.rows(begin, end) : Tensor(), s.xa,
+            slot ? dx.grad.rows(begin, end) : Tensor(), static_cast<uint64_t>(begin));
+      }
+    }
+    if (args.trainable.requires_grad()) {
+      auto dw = b.target(args.trainable.slot(), "linear.dw");
+      backend::matmul(c.stream(), dy, x_value, dw.grad, {.transpose_a = true, .accumulate = dw.accumulate});
+    }
+    if (args.bias.requires_grad()) {
+      auto db = b.target(args.bias.slot(), "linear.db");
+      backend::sum_rows(c.stream(), dy, db.grad, db.accumulate);
+    }
+    b.cost(cost.base * ((slot ? 1 : 0) + (args.trainable.requires_grad() ? 1 : 0)) + 2 * cost.lora,
+           cost.bytes);
+  });
   return y;
 }
 

@@ -35,8 +35,8 @@ class LoraFused {
   void beside(const Tensor& x, Tensor xa, Tensor y);
   // dx (+)= dy · W + dxa · A with dxa = scale · dy · B, and the gradients of A and B. dx undefined: not
   // wanted, and w may be null.
-  void backward(Backward& b, const Tensor& dy, const backend::ProductLease* w, const Tensor& x, const Tensor& xa, Tensor dx,
-                bool accumulate);
+  void backward(Backward& b, const Tensor& dy, const backend::ProductLease* w, const Tensor& x,
+                const Tensor& xa, Tensor dx, bool accumulate);
 
  private:
   Context& cx_;

@@ -111,8 +111,7 @@ Weight ggml_weight(uint32_t type, const Shape& shape, Tensor blocks, int64_t int
           format.name, shape, bytes, blocks.bytes());
   require(interleaved_heads == 0 ||
               (interleaved_heads > 0 && shape.rank() == 2 && shape[0] % (2 * interleaved_heads) == 0),
-          "gguf", "the rows of {} cannot be those of {} heads with rotary pairs", shape,
-          interleaved_heads);
+          "gguf", "the rows of {} cannot be those of {} heads with rotary pairs", shape, interleaved_heads);
   Weight w;
   w.shape = shape;
   w.interleaved_heads = interleaved_heads;

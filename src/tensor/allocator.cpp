@@ -15,8 +15,8 @@ namespace nibble {
 namespace {
 
 constexpr size_t kAlign = 64;
-// From here on blocks lie on huge pages where the system has them: fewer faults at first touch and fewer misses of the
-// translation cache in products.
+// From here on blocks lie on huge pages where the system has them: fewer faults at first touch and fewer
+// misses of the translation cache in products.
 constexpr size_t kHugePage = size_t{2} << 20, kHugeFrom = size_t{4} << 20;
 size_t round_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -91,7 +91,8 @@ class HostAllocator : public Allocator {
       cache_->drop();
       p = cache_->take(size);
     }
-    require(p != nullptr, "memory", "cannot allocate {} for {}; use a smaller batch, max_seq_length or gradient_checkpointing: block",
+    require(p != nullptr, "memory",
+            "cannot allocate {} for {}; use a smaller batch, max_seq_length or gradient_checkpointing: block",
             show_bytes(static_cast<double>(bytes)), name);
     auto* buffer = new Buffer{static_cast<std::byte*>(p), bytes, Device::kCpu, nullptr};
     const int64_t id = ledger_->on_allocate(name, size);
@@ -150,7 +151,8 @@ void Ledger::on_release(int64_t id) {
   current_ -= it->second.bytes;
   group_bytes_[it->second.group] -= it->second.bytes;
   name_bytes_[{it->second.group, it->second.name}].first -= it->second.bytes;
-  if (recording_from_ >= 0 && id >= recording_from_) events_.push_back({id - recording_from_, it->second.bytes, true});
+  if (recording_from_ >= 0 && id >= recording_from_)
+    events_.push_back({id - recording_from_, it->second.bytes, true});
   live_.erase(it);
 }
 
@@ -209,7 +211,9 @@ Allocator& host_allocator() {
 }
 
 ArenaPlan plan_arena(const std::vector<Ledger::Event>& events) {
-  struct Block { int64_t id, bytes, begin, end; };  // alive in [begin, end) of event time
+  struct Block {
+    int64_t id, bytes, begin, end;
+  };  // alive in [begin, end) of event time
   std::vector<Block> blocks;
   for (size_t t = 0; t < events.size(); ++t) {
     const auto& e = events[t];
@@ -225,7 +229,8 @@ ArenaPlan plan_arena(const std::vector<Ledger::Event>& events) {
   // Greedy by size: the largest first, each at the lowest offset where no placed neighbour in time overlaps.
   std::vector<size_t> order(blocks.size()), placed;
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; });
   for (const size_t i : order) {
     if (blocks[i].bytes == 0) continue;
     std::vector<std::pair<int64_t, int64_t>> taken;
@@ -252,10 +257,11 @@ void ArenaAllocator::begin_step() { next_ = 0; }
 
 std::shared_ptr<Buffer> ArenaAllocator::allocate(size_t bytes, std::string_view name) {
   const auto size = static_cast<int64_t>(round_up(bytes));
-  require(next_ < plan_.sizes.size(), "arena", "{} of {} bytes comes after the last of {} planned allocations", name, size,
-          plan_.sizes.size());
-  require(plan_.sizes[next_] >= size, "arena", "{} asks for {} bytes where the plan has {}: this step is not the planned one",
-          name, size, plan_.sizes[next_]);
+  require(next_ < plan_.sizes.size(), "arena",
+          "{} of {} bytes comes after the last of {} planned allocations", name, size, plan_.sizes.size());
+  require(plan_.sizes[next_] >= size, "arena",
+          "{} asks for {} bytes where the plan has {}: this step is not the planned one", name, size,
+          plan_.sizes[next_]);
   std::byte* at = block_->data == nullptr ? nullptr : block_->data + plan_.offsets[next_];
   ++next_;
   return std::make_shared<Buffer>(Buffer{at, bytes, block_->device, block_});

@@ -1,9 +1,10 @@
 // Memory for tensors: where it lives, what it is called, how much of it there is at any time.
 //
-// Every allocation has a name ("rms_norm.y") and falls into the group that is current when it is made ("activations");
-// a Ledger keeps the sums. The meta allocator hands out no memory at all, so a step run on the meta device leaves
-// exactly the record that the real one will leave: the memory table, and the offsets of the arena that serves it.
-// Threading: one thread allocates at a time (kernels never allocate); release may come from any thread.
+// Every allocation has a name ("rms_norm.y") and falls into the group that is current when it is made
+// ("activations"); a Ledger keeps the sums. The meta allocator hands out no memory at all, so a step run on
+// the meta device leaves exactly the record that the real one will leave: the memory table, and the offsets
+// of the arena that serves it. Threading: one thread allocates at a time (kernels never allocate); release
+// may come from any thread.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +18,9 @@
 namespace nibble {
 
 enum class Device : uint8_t { kCpu, kCuda, kMeta };
-constexpr const char* device_name(Device d) { return d == Device::kCpu ? "cpu" : d == Device::kCuda ? "cuda" : "meta"; }
+constexpr const char* device_name(Device d) {
+  return d == Device::kCpu ? "cpu" : d == Device::kCuda ? "cuda" : "meta";
+}
 
 // Owns (or borrows, see borrow()) a run of bytes; 64-byte aligned when an allocator made it.
 struct Buffer {
@@ -27,11 +30,19 @@ struct Buffer {
   std::shared_ptr<const void> owner;  // what keeps the memory alive
 };
 
-// Bytes in use and their highest mark, per group. One event per allocation and release, in order, when recording.
+// Bytes in use and their highest mark, per group. One event per allocation and release, in order, when
+// recording.
 class Ledger {
  public:
-  struct Event { int64_t id; int64_t bytes; bool release; };
-  struct Entry { std::string group, name; int64_t bytes; };
+  struct Event {
+    int64_t id;
+    int64_t bytes;
+    bool release;
+  };
+  struct Entry {
+    std::string group, name;
+    int64_t bytes;
+  };
 
   int64_t on_allocate(std::string_view name, size_t bytes);
   void on_release(int64_t id);
@@ -66,7 +77,8 @@ class Allocator {
   // `bytes` may be 0. Errors: Error{"memory"} with name and size when there is not enough.
   virtual std::shared_ptr<Buffer> allocate(size_t bytes, std::string_view name) = 0;
   virtual Device device() const = 0;
-  // Gives the system back what is kept for later requests: for after loading, whose blocks a step does not ask for.
+  // Gives the system back what is kept for later requests: for after loading, whose blocks a step does not
+  // ask for.
   virtual void trim() {}
   Ledger& ledger() { return *ledger_; }
 
@@ -77,7 +89,9 @@ class Allocator {
 // Names the group of the allocations made while it lives.
 class MemoryGroup {
  public:
-  MemoryGroup(Allocator& allocator, std::string_view group) : ledger_(allocator.ledger()) { ledger_.push_group(group); }
+  MemoryGroup(Allocator& allocator, std::string_view group) : ledger_(allocator.ledger()) {
+    ledger_.push_group(group);
+  }
   ~MemoryGroup() { ledger_.pop_group(); }
   MemoryGroup(const MemoryGroup&) = delete;
   MemoryGroup& operator=(const MemoryGroup&) = delete;
@@ -86,7 +100,8 @@ class MemoryGroup {
   Ledger& ledger_;
 };
 
-// Host memory. Freed blocks are kept by size and handed out again, so that a steady state asks the system for nothing.
+// Host memory. Freed blocks are kept by size and handed out again, so that a steady state asks the system for
+// nothing.
 std::shared_ptr<Allocator> make_host_allocator();
 // Shapes only.
 std::shared_ptr<Allocator> make_meta_allocator();
@@ -95,17 +110,17 @@ std::shared_ptr<Buffer> borrow_buffer(const void* data, size_t bytes, std::share
 // The process-wide host allocator, for what lives outside any plan.
 Allocator& host_allocator();
 
-// One block for all allocations of a step. Made from the events that the step leaves on the meta device: offsets are
-// assigned so that buffers alive at the same time never overlap.
+// One block for all allocations of a step. Made from the events that the step leaves on the meta device:
+// offsets are assigned so that buffers alive at the same time never overlap.
 struct ArenaPlan {
   std::vector<int64_t> offsets, sizes;  // per allocation, in order; sizes as asked for
   int64_t bytes = 0;                    // of the whole arena
 };
 ArenaPlan plan_arena(const std::vector<Ledger::Event>& events);
 
-// Serves the planned sequence from one block; begin_step() starts it over. A step of fewer tokens than planned asks for
-// less, which is fine; an allocation larger than planned or one too many is an Error{"arena"}: the step that runs is not
-// the step that was planned.
+// Serves the planned sequence from one block; begin_step() starts it over. A step of fewer tokens than
+// planned asks for less, which is fine; an allocation larger than planned or one too many is an
+// Error{"arena"}: the step that runs is not the step that was planned.
 class ArenaAllocator : public Allocator {
  public:
   ArenaAllocator(ArenaPlan plan, Allocator& parent);

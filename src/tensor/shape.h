@@ -1,5 +1,6 @@
-// Sizes of up to four dimensions, slowest first. Letters used everywhere: T tokens of a packed stream, D model width,
-// H query heads, G key/value heads, K head width, F feed-forward width, V vocabulary, L layers, R rank.
+// Sizes of up to four dimensions, slowest first. Letters used everywhere: T tokens of a packed stream, D
+// model width, H query heads, G key/value heads, K head width, F feed-forward width, V vocabulary, L layers,
+// R rank.
 #pragma once
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
-// A tensor: a shape and an element type over (part of) a buffer. Row-major and contiguous; copies are shallow.
-// No math here and no device types: kernels read data<T>() and do the rest.
+// A tensor: a shape and an element type over (part of) a buffer. Row-major and contiguous; copies are
+// shallow. No math here and no device types: kernels read data<T>() and do the rest.
 #pragma once
 #include <memory>
 #include <string_view>
@@ -29,7 +29,8 @@ class Tensor {
   int64_t bytes() const { return numel() * dtype_bytes(dtype_); }
 
   // REQUIRES: T is the C++ type of dtype(). Null on the meta device.
-  template <class T> T* data() const {
+  template <class T>
+  T* data() const {
     if (dtype_of<T> != dtype_) [[unlikely]]
       wrong_type(dtype_of<T>);
     return reinterpret_cast<T*>(raw());

@@ -146,8 +146,8 @@ std::string merges_of(const ScoredVocab& vocab, std::vector<Merge>& merges) {
         merges.push_back({vocab.scores[i], piece.substr(0, at), piece.substr(at)});
     if (merges.size() == before) continue;
     if (vocab.types[i] == Type::kUnused) return fmt::format("piece {} is unused, yet merges lead to it", i);
-    // Runs of spaces share one score (LLaMA): of equals SentencePiece merges the leftmost, so a run grows from its
-    // beginning. The order below says the same: the longer left part first.
+    // Runs of spaces share one score (LLaMA): of equals SentencePiece merges the leftmost, so a run grows
+    // from its beginning. The order below says the same: the longer left part first.
     if (!is_run_of_spaces(piece)) scores.push_back(vocab.scores[i]);
   }
   std::sort(scores.begin(), scores.end());

@@ -1,8 +1,7 @@
 // Regular expressions as tokenizer.json files write them (Oniguruma's dialect), run by PCRE2's JIT.
-// Differences that matter are translated: \s is Unicode's White_Space, \w has every alphabetic character, marks
-// and connectors, and a class inside a class is a union. Matching is bounded, so that a hostile pattern ends in
-// an error, not in a hang.
-// Threading: find() may be called from any thread.
+// Differences that matter are translated: \s is Unicode's White_Space, \w has every alphabetic character,
+// marks and connectors, and a class inside a class is a union. Matching is bounded, so that a hostile pattern
+// ends in an error, not in a hang. Threading: find() may be called from any thread.
 #pragma once
 #include <memory>
 #include <string>

@@ -6,8 +6,9 @@ namespace nibble::text {
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
     : tokenizer_(tokenizer), skip_special_(skip_special) {}
 
-// Only the last tokens are decoded again, so that a step costs the same however long the text is. Those before the new
-// one are there so that no decoder takes it for the start of the text; they are let go once later ones give text too.
+// Only the last tokens are decoded again, so that a step costs the same however long the text is. Those
+// before the new one are there so that no decoder takes it for the start of the text; they are let go once
+// later ones give text too.
 std::string StreamDecoder::push(int32_t id) {
   window_.push_back(id);
   const std::string text = tokenizer_.decode(window_, skip_special_);

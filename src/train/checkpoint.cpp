@@ -13,7 +13,8 @@ constexpr const char* kOptimizerFile = "/optimizer.safetensors";
 
 void write_optimizer(const std::string& path, Optimizer& optimizer) {
   std::vector<io::SafetensorsWriter::Declared> declared;
-  for (const auto& tensor : optimizer.state_layout()) declared.push_back({tensor.name, tensor.dtype, tensor.shape});
+  for (const auto& tensor : optimizer.state_layout())
+    declared.push_back({tensor.name, tensor.dtype, tensor.shape});
   io::SafetensorsWriter writer(path, declared, {});
   optimizer.write_state([&](std::span<const std::byte> bytes) { writer.write(bytes); });
   writer.commit();
@@ -21,11 +22,13 @@ void write_optimizer(const std::string& path, Optimizer& optimizer) {
 
 }  // namespace
 
-void save_state(const std::string& run_directory, const RunState& state, const std::vector<autograd::Parameter*>& parameters,
-                Optimizer& optimizer, const std::function<void(const std::string& directory)>& also) {
+void save_state(const std::string& run_directory, const RunState& state,
+                const std::vector<autograd::Parameter*>& parameters, Optimizer& optimizer,
+                const std::function<void(const std::string& directory)>& also) {
   io::TrainState file;
   file.step = state.step;
-  for (const autograd::Parameter* parameter : parameters) file.tensors.emplace_back(parameter->name, parameter->variable.value());
+  for (const autograd::Parameter* parameter : parameters)
+    file.tensors.emplace_back(parameter->name, parameter->variable.value());
   file.scalars = {{"updates", state.updates},
                   {"tokens", state.tokens},
                   {"trained_tokens", state.trained_tokens},
@@ -37,7 +40,8 @@ void save_state(const std::string& run_directory, const RunState& state, const s
   });
 }
 
-RunState load_state(const std::string& checkpoint, const std::vector<autograd::Parameter*>& parameters, Optimizer& optimizer) {
+RunState load_state(const std::string& checkpoint, const std::vector<autograd::Parameter*>& parameters,
+                    Optimizer& optimizer) {
   const io::TrainState file = io::read_checkpoint(checkpoint);
   RunState state;
   state.step = file.step;
@@ -46,13 +50,14 @@ RunState load_state(const std::string& checkpoint, const std::vector<autograd::P
   state.trained_tokens = json_get<int64_t>(file.scalars, "trained_tokens", checkpoint);
   state.best_step = json_get<int64_t>(file.scalars, "best_step", checkpoint);
   state.best_loss = json_get<double>(file.scalars, "best_loss", checkpoint);
-  require(state.step >= 0 && state.updates >= 0 && state.updates <= state.step, checkpoint, "counts {} updates in {} steps", state.updates,
-          state.step);
+  require(state.step >= 0 && state.updates >= 0 && state.updates <= state.step, checkpoint,
+          "counts {} updates in {} steps", state.updates, state.step);
   for (autograd::Parameter* parameter : parameters) {
     const Tensor& value = parameter->variable.value();
     const Tensor& saved = file.tensor(parameter->name);
-    require(saved.dtype() == kF32 && saved.shape() == value.shape(), checkpoint, "{} is {} {} where this run has f32 {}", parameter->name,
-            dtype_name(saved.dtype()), saved.shape().str(), value.shape().str());
+    require(saved.dtype() == kF32 && saved.shape() == value.shape(), checkpoint,
+            "{} is {} {} where this run has f32 {}", parameter->name, dtype_name(saved.dtype()),
+            saved.shape().str(), value.shape().str());
     std::memcpy(value.raw(), saved.raw(), static_cast<size_t>(value.bytes()));
   }
   const std::string path = checkpoint + kOptimizerFile;

@@ -11,7 +11,8 @@ namespace nibble::train {
 
 std::string status_line(const StepMetrics& m, int64_t total_steps, double seconds_left, int columns) {
   // In order of importance; what does not fit is left out from the end.
-  std::vector<std::string> fields = {fmt::format("step {}/{}", m.step, total_steps), fmt::format("loss {:.4f}", m.loss)};
+  std::vector<std::string> fields = {fmt::format("step {}/{}", m.step, total_steps),
+                                     fmt::format("loss {:.4f}", m.loss)};
   fields.push_back(fmt::format("lr {:.2e}", m.learning_rate));
   fields.push_back(fmt::format("norm {:.3f}", m.grad_norm));
   fields.push_back(fmt::format("{} tok/s", show_count(static_cast<int64_t>(m.tokens_per_second + 0.5))));
@@ -40,7 +41,8 @@ void Display::text(const std::string& lines) {
 void Display::step(const StepMetrics& metrics, int64_t total_steps, double seconds_left, bool logged) {
   if (quiet_) return;
   if (terminal_) {
-    std::fprintf(stderr, "\r\033[K%s", status_line(metrics, total_steps, seconds_left, terminal_width()).c_str());
+    std::fprintf(stderr, "\r\033[K%s",
+                 status_line(metrics, total_steps, seconds_left, terminal_width()).c_str());
     live_ = true;
   } else if (logged) {
     std::fprintf(stderr, "%s\n", status_line(metrics, total_steps, seconds_left, 0).c_str());

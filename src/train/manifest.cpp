@@ -16,11 +16,13 @@ std::string tokenizer_hash(const text::Tokenizer& tokenizer) {
     all += tokenizer.piece(id);
     all += '\0';
   }
-  for (const auto& special : {tokenizer.bos, tokenizer.eos, tokenizer.unk}) all += fmt::format("{}\n", special ? *special : -1);
+  for (const auto& special : {tokenizer.bos, tokenizer.eos, tokenizer.unk})
+    all += fmt::format("{}\n", special ? *special : -1);
   return hash_text(all);
 }
 
-std::string examples_hash(const std::vector<data::EncodedExample>& examples, const std::vector<double>& weights) {
+std::string examples_hash(const std::vector<data::EncodedExample>& examples,
+                          const std::vector<double>& weights) {
   std::string all(reinterpret_cast<const char*>(weights.data()), weights.size() * sizeof(double));
   for (const auto& example : examples) {
     const auto n = static_cast<uint64_t>(example.ids.size());
@@ -59,8 +61,11 @@ std::vector<std::string> manifest_differences(const Json& then, const Json& now)
                                                           {"train_data_hash", "the training data"},
                                                           {"eval_data_hash", "the held-out data"}};
   for (const auto& [key, what] : contents) {
-    const auto before = json_get<std::string>(then, key, "", kManifestFile), after = json_get<std::string>(now, key, "", kManifestFile);
-    if (before != after) differences.push_back(fmt::format("{} changed (hash {} then, {} now)", what, before.substr(0, 12), after.substr(0, 12)));
+    const auto before = json_get<std::string>(then, key, "", kManifestFile),
+               after = json_get<std::string>(now, key, "", kManifestFile);
+    if (before != after)
+      differences.push_back(
+          fmt::format("{} changed (hash {} then, {} now)", what, before.substr(0, 12), after.substr(0, 12)));
   }
   const Json empty = Json::object();
   const Json& old_recipe = then.contains("recipe") ? then["recipe"] : empty;
@@ -69,7 +74,8 @@ std::vector<std::string> manifest_differences(const Json& then, const Json& now)
     if (field.on_resume != OnResume::kMustMatch) continue;
     const Json before = old_recipe.contains(field.name) ? old_recipe[field.name] : Json();
     const Json after = new_recipe.contains(field.name) ? new_recipe[field.name] : Json();
-    if (before != after) differences.push_back(fmt::format("{} was {}, is {}", field.name, before.dump(), after.dump()));
+    if (before != after)
+      differences.push_back(fmt::format("{} was {}, is {}", field.name, before.dump(), after.dump()));
   }
   return differences;
 }
@@ -81,8 +87,7 @@ Json read_manifest(const std::string& directory) {
   Json manifest = parse_json(read_file(path, 1 << 24), path);
   require(manifest.is_object() && manifest.contains("recipe") && manifest["recipe"].is_object() &&
               json_get<int64_t>(manifest, "format", 0, path) == 1,
-          path,
-          "is not the manifest of a run of this version");
+          path, "is not the manifest of a run of this version");
   return manifest;
 }
 

@@ -1,5 +1,6 @@
-// What a run was made of: hashes of the base, tokenizer, template and data, and the whole recipe. It stands in the run
-// directory as nibble_manifest.json from the start ("status": "running") and says "finished" when the adapter is final.
+// What a run was made of: hashes of the base, tokenizer, template and data, and the whole recipe. It stands
+// in the run directory as nibble_manifest.json from the start ("status": "running") and says "finished" when
+// the adapter is final.
 #pragma once
 #include <string>
 #include <vector>
@@ -13,8 +14,8 @@ inline constexpr const char* kManifestFile = "nibble_manifest.json";
 
 Json make_manifest(const Prepared& prepared);
 
-// What differs between the manifest of a run and what would go on from it, in words ("learning_rate was 0.0002, is
-// 0.001"); empty when nothing forbids it. Keys that are free on resume do not count.
+// What differs between the manifest of a run and what would go on from it, in words ("learning_rate was
+// 0.0002, is 0.001"); empty when nothing forbids it. Keys that are free on resume do not count.
 std::vector<std::string> manifest_differences(const Json& then, const Json& now);
 
 // Null when the directory has none. Errors: Error{path} for a file that is no manifest.

@@ -28,8 +28,9 @@ MetricsFile::MetricsFile(std::string path, int64_t last_step) : path_(std::move(
         evals_.push_back({step, number("epoch"), number("eval_loss")});
       else
         steps_.push_back({step, number("epoch"), number("loss"), number("learning_rate"), number("grad_norm"),
-                          json_get<int64_t>(json, "tokens", 0, path_), json_get<int64_t>(json, "trained_tokens", 0, path_),
-                          number("tokens_per_second"), number("limit_share"), 0});
+                          json_get<int64_t>(json, "tokens", 0, path_),
+                          json_get<int64_t>(json, "trained_tokens", 0, path_), number("tokens_per_second"),
+                          number("limit_share"), 0});
       kept += line + "\n";
     }
   }
@@ -44,7 +45,8 @@ MetricsFile::~MetricsFile() {
 
 void MetricsFile::write(const std::string& line) {
   const ssize_t n = ::write(fd_, line.data(), line.size());
-  require(n == static_cast<ssize_t>(line.size()), path_, "cannot write a line of metrics: {}; the checkpoints are untouched",
+  require(n == static_cast<ssize_t>(line.size()), path_,
+          "cannot write a line of metrics: {}; the checkpoints are untouched",
           n < 0 ? std::strerror(errno) : "no space left");
 }
 

@@ -19,14 +19,15 @@ int64_t first_nonfinite(const Tensor& t) {
   return -1;
 }
 
-void NonfiniteSearch::on_op(const char* name, bool backward, const Tensor& result, double flops, double bytes) {
+void NonfiniteSearch::on_op(const char* name, bool backward, const Tensor& result, double flops,
+                            double bytes) {
   if (found()) return;
   int64_t layer = cx_.layer;
   if (!backward) {
     forwards_.emplace_back(name, layer);
   } else {
-    // Backward walks the forwards from the last to the first. Further gradients of one operation come without cost; a
-    // recomputed block has no forward of its own name.
+    // Backward walks the forwards from the last to the first. Further gradients of one operation come without
+    // cost; a recomputed block has no forward of its own name.
     size_t at = forwards_.size();
     while (at > 0 && forwards_[at - 1].first != name) --at;
     if (last_backward_ == name && flops == 0 && bytes == 0) {
@@ -42,9 +43,11 @@ void NonfiniteSearch::on_op(const char* name, bool backward, const Tensor& resul
   }
   const int64_t bad = first_nonfinite(result);
   if (bad < 0) return;
-  const float value = result.dtype() == kF32 ? result.data<float>()[bad] : to_float(result.data<BFloat16>()[bad]);
-  where_ = fmt::format("{}{}{} (element {} of its result {} is {})", backward ? "the backward of " : "", name,
-                       layer >= 0 ? fmt::format(" in layer {}", layer) : "", bad, result.shape().str(), value);
+  const float value =
+      result.dtype() == kF32 ? result.data<float>()[bad] : to_float(result.data<BFloat16>()[bad]);
+  where_ =
+      fmt::format("{}{}{} (element {} of its result {} is {})", backward ? "the backward of " : "", name,
+                  layer >= 0 ? fmt::format(" in layer {}", layer) : "", bad, result.shape().str(), value);
 }
 
 }  // namespace nibble::train

@@ -1,5 +1,5 @@
-// Where a value stopped being finite: watches a micro-step that is run again, and names the first operation whose result
-// has a NaN or an infinity, with its layer and direction.
+// Where a value stopped being finite: watches a micro-step that is run again, and names the first operation
+// whose result has a NaN or an infinity, with its layer and direction.
 #pragma once
 #include <string>
 #include <vector>
@@ -10,7 +10,8 @@ namespace nibble::train {
 
 class NonfiniteSearch : public autograd::OpObserver {
  public:
-  // Layers are read from cx.layer as forward operations run; the backward of an operation has the layer of its forward.
+  // Layers are read from cx.layer as forward operations run; the backward of an operation has the layer of
+  // its forward.
   explicit NonfiniteSearch(const autograd::Context& cx) : cx_(cx) {}
   void on_op(const char* name, bool backward, const Tensor& result, double flops, double bytes) override;
   bool found() const { return !where_.empty(); }

@@ -20,14 +20,19 @@ namespace {
 class ResidentStore : public StateStore {
  public:
   ResidentStore(Allocator& allocator, int64_t pages, int64_t page_bytes)
-      : pages_(pages), page_bytes_(page_bytes), memory_(allocator.allocate(static_cast<size_t>(pages * page_bytes), "optimizer state")) {
+      : pages_(pages),
+        page_bytes_(page_bytes),
+        memory_(allocator.allocate(static_cast<size_t>(pages * page_bytes), "optimizer state")) {
     if (memory_->data != nullptr) std::memset(memory_->data, 0, memory_->bytes);
   }
   void pass(const std::function<void(int64_t, const std::shared_ptr<Buffer>&)>& body) override {
     for (int64_t page = 0; page < pages_; ++page)
-      body(page, borrow_buffer(memory_->data + page * page_bytes_, static_cast<size_t>(page_bytes_), memory_));
+      body(page,
+           borrow_buffer(memory_->data + page * page_bytes_, static_cast<size_t>(page_bytes_), memory_));
   }
-  void read(int64_t offset, std::span<std::byte> out) override { std::memcpy(out.data(), memory_->data + offset, out.size()); }
+  void read(int64_t offset, std::span<std::byte> out) override {
+    std::memcpy(out.data(), memory_->data + offset, out.size());
+  }
   void write(int64_t offset, std::span<const std::byte> bytes) override {
     std::memcpy(memory_->data + offset, bytes.data(), bytes.size());
   }
@@ -103,14 +108,17 @@ class PagedStore : public StateStore {
  public:
   PagedStore(Allocator& allocator, const std::string& path, int64_t pages, int64_t page_bytes)
       : path_(path), pages_(pages), page_bytes_(page_bytes) {
-    for (auto& buffer : buffers_) buffer = allocator.allocate(static_cast<size_t>(page_bytes), "optimizer page");
+    for (auto& buffer : buffers_)
+      buffer = allocator.allocate(static_cast<size_t>(page_bytes), "optimizer page");
     fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     require(fd_ >= 0, path, "cannot make the file of the paged optimizer: {}", std::strerror(errno));
     ::unlink(path.c_str());
     const int error = ::posix_fallocate(fd_, 0, pages * page_bytes);
     if (error != 0) {
       ::close(fd_);
-      fail(path, "cannot reserve {} for the state of the paged optimizer: {}; free some disk or take optim: adamw_8bit",
+      fail(path,
+           "cannot reserve {} for the state of the paged optimizer: {}; free some disk or take optim: "
+           "adamw_8bit",
            show_bytes(static_cast<double>(pages * page_bytes)), std::strerror(error));
     }
   }
@@ -120,8 +128,8 @@ class PagedStore : public StateStore {
   }
 
   void pass(const std::function<void(int64_t, const std::shared_ptr<Buffer>&)>& body) override {
-    // Jobs run in the order read 0, read 1, write 0, read 2, write 1, read 3 …: page i + 3 is read into the buffer of
-    // page i only after that was written.
+    // Jobs run in the order read 0, read 1, write 0, read 2, write 1, read 3 …: page i + 3 is read into the
+    // buffer of page i only after that was written.
     if (!worker_) worker_ = std::make_unique<Worker>();
     try {
       int64_t read_next = push_read(0);
@@ -142,16 +150,19 @@ class PagedStore : public StateStore {
   void read(int64_t offset, std::span<std::byte> out) override {
     size_t done = 0;
     while (done < out.size()) {
-      const ssize_t n = ::pread(fd_, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
+      const ssize_t n =
+          ::pread(fd_, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
       if (n < 0 && errno == EINTR) continue;
-      require(n > 0, path_, "cannot read optimizer state: {}", n == 0 ? "the file is too short" : std::strerror(errno));
+      require(n > 0, path_, "cannot read optimizer state: {}",
+              n == 0 ? "the file is too short" : std::strerror(errno));
       done += static_cast<size_t>(n);
     }
   }
   void write(int64_t offset, std::span<const std::byte> bytes) override {
     size_t done = 0;
     while (done < bytes.size()) {
-      const ssize_t n = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, offset + static_cast<int64_t>(done));
+      const ssize_t n =
+          ::pwrite(fd_, bytes.data() + done, bytes.size() - done, offset + static_cast<int64_t>(done));
       if (n < 0 && errno == EINTR) continue;
       require(n > 0, path_, "cannot write optimizer state: {}", std::strerror(errno));
       done += static_cast<size_t>(n);
@@ -159,8 +170,12 @@ class PagedStore : public StateStore {
   }
 
  private:
-  const std::shared_ptr<Buffer>& buffer(int64_t page) const { return buffers_[static_cast<size_t>(page % kPageBuffers)]; }
-  std::span<std::byte> contents(int64_t page) const { return {buffer(page)->data, static_cast<size_t>(page_bytes_)}; }
+  const std::shared_ptr<Buffer>& buffer(int64_t page) const {
+    return buffers_[static_cast<size_t>(page % kPageBuffers)];
+  }
+  std::span<std::byte> contents(int64_t page) const {
+    return {buffer(page)->data, static_cast<size_t>(page_bytes_)};
+  }
   int64_t push_read(int64_t page) {
     return worker_->push([this, page] { read(page * page_bytes_, contents(page)); });
   }
@@ -178,7 +193,8 @@ std::unique_ptr<StateStore> make_resident_store(Allocator& allocator, int64_t pa
   return std::make_unique<ResidentStore>(allocator, pages, page_bytes);
 }
 
-std::unique_ptr<StateStore> make_paged_store(Allocator& allocator, const std::string& path, int64_t pages, int64_t page_bytes) {
+std::unique_ptr<StateStore> make_paged_store(Allocator& allocator, const std::string& path, int64_t pages,
+                                             int64_t page_bytes) {
   return std::make_unique<PagedStore>(allocator, path, pages, page_bytes);
 }
 

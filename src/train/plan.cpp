@@ -110,7 +110,9 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   int64_t logits = 0;
   plan.train_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kTrain, stream, plan.cost, &logits);
   plan.eval_arena = dry_run(*model, recipe, shape, checkpointing, Pass::kScore, stream, eval_cost, nullptr);
-  if (program > 0) plan.rows.push_back({"program", program, "code, libraries, tokenizer, encoded data, measuring the limit"});
+  if (program > 0)
+    plan.rows.push_back(
+        {"program", program, "code, libraries, tokenizer, encoded data, measuring the limit"});
   plan.rows.push_back({"base", base + allocator->ledger().names_peak()[{"weights", "rope_table"}],
                        recipe.lora() ? "frozen weights: codes, embeddings, norms" : "weights, f32"});
   const auto accumulation = recipe.gradient_accumulation_steps;
@@ -131,8 +133,8 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
                                          show_bytes(static_cast<double>(optimizer.file_bytes())))
                            : recipe.optim});
   plan.rows.push_back({"arena", plan.arena_bytes(),
-                       fmt::format("one micro-step of {} tokens, checkpointing {}", show_count(shape.all_tokens()),
-                                   checkpointing_name(checkpointing))});
+                       fmt::format("one micro-step of {} tokens, checkpointing {}",
+                                   show_count(shape.all_tokens()), checkpointing_name(checkpointing))});
   plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"},
                      {"logits", logits, "one chunk of rows"}};
   plan.rows.push_back({"scratch",

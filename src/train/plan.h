@@ -1,5 +1,5 @@
-// The plan is a dry run of the real step: the model on a meta stream, the micro-step of train/step.h with a recording
-// allocator. The record is the memory table and the arena that serves the real steps.
+// The plan is a dry run of the real step: the model on a meta stream, the micro-step of train/step.h with a
+// recording allocator. The record is the memory table and the arena that serves the real steps.
 #pragma once
 #include <string>
 #include <vector>
@@ -11,7 +11,7 @@
 namespace nibble::train {
 
 struct MemoryRow {
-  std::string name;       // "program", "base", "scales", "adapter", "gradients", "optimizer", "arena", "scratch"
+  std::string name;  // "program", "base", "scales", "adapter", "gradients", "optimizer", "arena", "scratch"
   int64_t bytes = 0;
   std::string about;
 };
@@ -19,28 +19,30 @@ struct MemoryRow {
 struct StepPlan {
   Checkpointing checkpointing = Checkpointing::kNone;
   StepShape shape;
-  std::vector<MemoryRow> rows;       // add up to total()
-  std::vector<MemoryRow> arena_rows; // what the arena is made of: activations, logits
-  ArenaPlan train_arena, eval_arena; // both in one block of arena_bytes()
-  int64_t page_file_bytes = 0;       // disk that a paged optimizer needs
-  int64_t checkpoint_bytes = 0;      // disk of one checkpoint
-  int64_t trainable = 0;             // parameters that are trained
-  StepCost cost;                     // of one optimizer step in which every token is learned
-  double useful_flops = 0;           // step_flops(): what limit_share counts
+  std::vector<MemoryRow> rows;        // add up to total()
+  std::vector<MemoryRow> arena_rows;  // what the arena is made of: activations, logits
+  ArenaPlan train_arena, eval_arena;  // both in one block of arena_bytes()
+  int64_t page_file_bytes = 0;        // disk that a paged optimizer needs
+  int64_t checkpoint_bytes = 0;       // disk of one checkpoint
+  int64_t trainable = 0;              // parameters that are trained
+  StepCost cost;                      // of one optimizer step in which every token is learned
+  double useful_flops = 0;            // step_flops(): what limit_share counts
 
   int64_t arena_bytes() const { return std::max(train_arena.bytes, eval_arena.bytes); }
   int64_t total() const;
   int64_t bytes(std::string_view row) const;
 };
 
-// Allocates nothing but books. `program` is what is resident beside the planned groups (Prepared::program_bytes); 0
-// leaves its row out. Errors: as load_model and make_trainable.
-StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, Checkpointing checkpointing,
-                   int64_t program = 0);
+// Allocates nothing but books. `program` is what is resident beside the planned groups
+// (Prepared::program_bytes); 0 leaves its row out. Errors: as load_model and make_trainable.
+StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape,
+                   Checkpointing checkpointing, int64_t program = 0);
 
-// The policy that the recipe asks for, or, where memory_limit is set and no policy was given, the fastest that fits.
-// Errors: Error{"memory_limit"} when it cannot fit, naming the two cheapest changes of the recipe that would.
-StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape, int64_t program = 0);
+// The policy that the recipe asks for, or, where memory_limit is set and no policy was given, the fastest
+// that fits. Errors: Error{"memory_limit"} when it cannot fit, naming the two cheapest changes of the recipe
+// that would.
+StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape,
+                     int64_t program = 0);
 
 // The table shown before the first step and by `nibble plan`.
 std::string memory_table(const StepPlan& plan);

@@ -150,8 +150,8 @@ Prepared prepare(Recipe recipe) {
   prepared.recipe = std::move(recipe);
   release_free_memory();
   // The first step is followed by a measurement of the limit, whose operands come on top.
-  prepared.program_bytes = static_cast<int64_t>(resident_bytes()) +
-                           backend::matmul_limit_bytes(compute_dtype(prepared.recipe));
+  prepared.program_bytes =
+      static_cast<int64_t>(resident_bytes()) + backend::matmul_limit_bytes(compute_dtype(prepared.recipe));
   return prepared;
 }
 

@@ -154,8 +154,9 @@ StepProfile profile_step(Engine& engine, const data::StepBatch& batch, int round
   std::vector<double> seconds, limits;
   for (int i = 0; i < rounds; ++i) {
     seconds.push_back(run());
-    limits.push_back(shapes.empty() ? backend::matmul_limit_flops(engine.compute())
-                                    : product_flops / backend::product_limit_seconds(shapes, 2, engine.compute()));
+    limits.push_back(shapes.empty()
+                         ? backend::matmul_limit_flops(engine.compute())
+                         : product_flops / backend::product_limit_seconds(shapes, 2, engine.compute()));
     profile.rounds.push_back(profile.flops / limits.back() / seconds.back());
   }
   profile.seconds = median(seconds);
@@ -169,8 +170,8 @@ std::string profile_table(const StepProfile& p) {
       "limits      {:.1f} GFLOP/s in {} products, {:.1f} GB/s of memory\n"
       "step        {} for {} tokens ({} learned): {:.0f} tokens/s, {:.2f} GFLOP a token\n"
       "            {:.1f} % of the product limit (rounds:",
-      p.limits.products / 1e9, dtype_name(p.limits.type), p.limits.bandwidth / 1e9, show_seconds(p.seconds), show_count(p.tokens),
-      show_count(p.trained_tokens), static_cast<double>(p.tokens) / p.seconds,
+      p.limits.products / 1e9, dtype_name(p.limits.type), p.limits.bandwidth / 1e9, show_seconds(p.seconds),
+      show_count(p.tokens), show_count(p.trained_tokens), static_cast<double>(p.tokens) / p.seconds,
       p.flops / 1e9 / static_cast<double>(p.tokens), p.share() * 100);
   for (const double round : p.rounds) text += fmt::format(" {:.1f}", round * 100);
   text += ")\n";

@@ -16,10 +16,13 @@
 namespace nibble::train {
 namespace {
 
-[[noreturn]] void bad(const std::string& where, const std::string& message) { throw UsageError(where, message); }
+[[noreturn]] void bad(const std::string& where, const std::string& message) {
+  throw UsageError(where, message);
+}
 
 std::string shorten(std::string_view text) {
-  return text.size() <= 60 ? std::string(text) : std::string(text.substr(0, complete_utf8_prefix(text.substr(0, 57)))) + "…";
+  return text.size() <= 60 ? std::string(text)
+                           : std::string(text.substr(0, complete_utf8_prefix(text.substr(0, 57)))) + "…";
 }
 
 const Field& find_field(std::string_view key, const std::string& where) {
@@ -29,7 +32,8 @@ const Field& find_field(std::string_view key, const std::string& where) {
     names.emplace_back(field.name);
   }
   const std::string nearest = nearest_name(key, names);
-  bad(where, nearest.empty() ? fmt::format("unknown key \"{}\"; `nibble train --help-recipe` lists every key", shorten(key))
+  bad(where, nearest.empty() ? fmt::format("unknown key \"{}\"; `nibble train --help-recipe` lists every key",
+                                           shorten(key))
                              : fmt::format("unknown key \"{}\"; did you mean {}?", shorten(key), nearest));
 }
 
@@ -63,7 +67,8 @@ bool parse_switch(const Field& field, std::string_view text, const std::string& 
 
 void check_range(const Field& field, double value, const std::string& where) {
   if (field.low < field.high && (value < field.low || value > field.high))
-    bad(where, fmt::format("{} must lie between {} and {}, not {}", field.name, field.low, field.high, value));
+    bad(where,
+        fmt::format("{} must lie between {} and {}, not {}", field.name, field.low, field.high, value));
 }
 
 void check_choice(const Field& field, const std::string& value, const std::string& where) {
@@ -107,7 +112,9 @@ void set_scalar(Recipe& recipe, const Field& field, std::string_view text, const
     case FieldType::kSwitch:
       recipe.*std::get<bool Recipe::*>(field.member) = parse_switch(field, text, where);
       return;
-    case FieldType::kList: recipe.*std::get<std::vector<std::string> Recipe::*>(field.member) = {std::string(text)}; return;
+    case FieldType::kList:
+      recipe.*std::get<std::vector<std::string> Recipe::*>(field.member) = {std::string(text)};
+      return;
     case FieldType::kData: {
       data::DataSource source;
       source.path = std::string(text);
@@ -123,7 +130,10 @@ std::string at(const std::string& where, const YAML::Node& node) {
 
 std::string scalar_of(const YAML::Node& node, const std::string& name, const std::string& where) {
   if (!node.IsScalar())
-    bad(at(where, node), fmt::format("{} takes one value, not a {}", name, node.IsMap() ? "map" : node.IsSequence() ? "list" : "null"));
+    bad(at(where, node), fmt::format("{} takes one value, not a {}", name,
+                                     node.IsMap()        ? "map"
+                                     : node.IsSequence() ? "list"
+                                                         : "null"));
   return node.Scalar();
 }
 
@@ -132,7 +142,9 @@ data::DataSource source_of(const YAML::Node& node, const Field& field, const std
   if (node.IsScalar()) {
     source.path = node.Scalar();
   } else {
-    if (!node.IsMap()) bad(at(where, node), fmt::format("{} takes paths or maps of path, format, weight, skip and take", field.name));
+    if (!node.IsMap())
+      bad(at(where, node),
+          fmt::format("{} takes paths or maps of path, format, weight, skip and take", field.name));
     static const std::vector<std::string> known = {"path", "format", "weight", "skip", "take"};
     for (const auto& entry : node) {
       const std::string key = scalar_of(entry.first, field.name, where);
@@ -141,18 +153,23 @@ data::DataSource source_of(const YAML::Node& node, const Field& field, const std
       } else if (key == "format") {
         source.format = scalar_of(entry.second, "format", where);
       } else if (key == "weight") {
-        source.weight = parse_number(field, scalar_of(entry.second, "weight", where), at(where, entry.second));
+        source.weight =
+            parse_number(field, scalar_of(entry.second, "weight", where), at(where, entry.second));
         if (source.weight <= 0 || source.weight > 1000)
-          bad(at(where, entry.second), fmt::format("weight of {} must lie above 0 and up to 1000", source.path));
+          bad(at(where, entry.second),
+              fmt::format("weight of {} must lie above 0 and up to 1000", source.path));
       } else if (key == "skip" || key == "take") {
-        const double value = parse_number(field, scalar_of(entry.second, key, where), at(where, entry.second));
+        const double value =
+            parse_number(field, scalar_of(entry.second, key, where), at(where, entry.second));
         if (value < 0 || value > 1e15 || value != std::floor(value))
-          bad(at(where, entry.second), fmt::format("{} of {} should be a number of examples from 0 up", key, source.path));
+          bad(at(where, entry.second),
+              fmt::format("{} of {} should be a number of examples from 0 up", key, source.path));
         (key == "skip" ? source.skip : source.take) = static_cast<int64_t>(value);
       } else {
         const std::string nearest = nearest_name(key, known);
-        bad(at(where, entry.first), fmt::format("{} has path, format, weight, skip and take, not \"{}\"{}", field.name, shorten(key),
-                                                nearest.empty() ? "" : "; did you mean " + nearest + "?"));
+        bad(at(where, entry.first),
+            fmt::format("{} has path, format, weight, skip and take, not \"{}\"{}", field.name, shorten(key),
+                        nearest.empty() ? "" : "; did you mean " + nearest + "?"));
       }
     }
   }
@@ -164,8 +181,10 @@ void set_node(Recipe& recipe, const Field& field, const YAML::Node& node, const 
   if (node.IsNull()) {  // "key:" with nothing after it: empty text or list
     if (field.type == FieldType::kText || field.type == FieldType::kList || field.type == FieldType::kData) {
       set_scalar(recipe, field, "", at(where, node));
-      if (field.type == FieldType::kList) (recipe.*std::get<std::vector<std::string> Recipe::*>(field.member)).clear();
-      if (field.type == FieldType::kData) (recipe.*std::get<std::vector<data::DataSource> Recipe::*>(field.member)).clear();
+      if (field.type == FieldType::kList)
+        (recipe.*std::get<std::vector<std::string> Recipe::*>(field.member)).clear();
+      if (field.type == FieldType::kData)
+        (recipe.*std::get<std::vector<data::DataSource> Recipe::*>(field.member)).clear();
       return;
     }
     bad(at(where, node), fmt::format("{} has no value", field.name));
@@ -193,7 +212,8 @@ YAML::Node load_yaml(std::string_view text, const std::string& where) {
   try {
     return YAML::Load(std::string(text));
   } catch (const YAML::Exception& error) {
-    bad(error.mark.line >= 0 ? fmt::format("{}:{}", where, error.mark.line + 1) : where, "is not YAML: " + error.msg);
+    bad(error.mark.line >= 0 ? fmt::format("{}:{}", where, error.mark.line + 1) : where,
+        "is not YAML: " + error.msg);
   }
 }
 
@@ -228,7 +248,8 @@ void set_field(Recipe& recipe, std::string_view key, std::string_view value) {
     for (const std::string& part : split(value, ','))
       if (!trim(part).empty()) values.emplace_back(trim(part));
     recipe.*std::get<std::vector<std::string> Recipe::*>(field.member) = std::move(values);
-  } else if (field.type == FieldType::kList || (field.type == FieldType::kData && !value.empty() && (value[0] == '[' || value[0] == '{'))) {
+  } else if (field.type == FieldType::kList ||
+             (field.type == FieldType::kData && !value.empty() && (value[0] == '[' || value[0] == '{'))) {
     set_node(recipe, field, load_yaml(value, where), where);
   } else {
     set_scalar(recipe, field, value, where);
@@ -248,27 +269,34 @@ void set_field(Recipe& recipe, std::string_view assignment) {
 int64_t parse_bytes(std::string_view text, std::string_view where) {
   const std::string_view whole = trim(text);
   size_t digits = 0;
-  while (digits < whole.size() && (std::isdigit(static_cast<unsigned char>(whole[digits])) || whole[digits] == '.')) ++digits;
+  while (digits < whole.size() &&
+         (std::isdigit(static_cast<unsigned char>(whole[digits])) || whole[digits] == '.'))
+    ++digits;
   double value = 0;
   const std::string unit = lower_ascii(trim(whole.substr(digits)));
-  static const std::pair<const char*, double> units[] = {{"", 1},      {"b", 1},          {"k", 1e3},          {"kb", 1e3},
-                                                         {"kib", 1024}, {"m", 1e6},        {"mb", 1e6},         {"mib", 0x1p20},
-                                                         {"g", 1e9},   {"gb", 1e9},        {"gib", 0x1p30},     {"t", 1e12},
-                                                         {"tb", 1e12}, {"tib", 0x1p40}};
+  static const std::pair<const char*, double> units[] = {
+      {"", 1},         {"b", 1},    {"k", 1e3},      {"kb", 1e3},    {"kib", 1024},
+      {"m", 1e6},      {"mb", 1e6}, {"mib", 0x1p20}, {"g", 1e9},     {"gb", 1e9},
+      {"gib", 0x1p30}, {"t", 1e12}, {"tb", 1e12},    {"tib", 0x1p40}};
   if (parse_whole(whole.substr(0, digits), value))
     for (const auto& [name, factor] : units)
       if (unit == name && value * factor < 9e18) return static_cast<int64_t>(std::llround(value * factor));
-  throw UsageError(where, fmt::format("expected a size such as 2GB, 800MB or 1.5GiB, not \"{}\"", shorten(text)));
+  throw UsageError(where,
+                   fmt::format("expected a size such as 2GB, 800MB or 1.5GiB, not \"{}\"", shorten(text)));
 }
 
 void settle_base(Recipe& recipe) {
   if (!recipe.lora()) {
     if (!recipe.was_given("quantize")) recipe.quantize = "none";
     if (recipe.quantize != "none")
-      bad("quantize", fmt::format("method full trains the weights themselves, so quantize must be none, not {}", recipe.quantize));
-    if (!recipe.adapter.empty()) bad("adapter", "method full takes no adapter; merge it into the model first or use method lora");
+      bad("quantize",
+          fmt::format("method full trains the weights themselves, so quantize must be none, not {}",
+                      recipe.quantize));
+    if (!recipe.adapter.empty())
+      bad("adapter", "method full takes no adapter; merge it into the model first or use method lora");
   }
-  if (recipe.init == "random" && recipe.lora()) bad("init", "random weights are worth no adapter: set method to full");
+  if (recipe.init == "random" && recipe.lora())
+    bad("init", "random weights are worth no adapter: set method to full");
   const bool has_scales = recipe.quantize != "none" && recipe.quantize != "stored" &&
                           quant::find_format(recipe.quantize).has_block_scales();
   if (!has_scales && !recipe.was_given("double_quant")) recipe.double_quant = false;

@@ -1,8 +1,8 @@
-// A training run as its author writes it: one list of fields (recipe_fields.cpp) drives the YAML parser, key=value
-// overrides, printing, --help, JSON and docs/recipes.md.
+// A training run as its author writes it: one list of fields (recipe_fields.cpp) drives the YAML parser,
+// key=value overrides, printing, --help, JSON and docs/recipes.md.
 //
-// Keys carry the words users know from PEFT and Transformers. Errors: UsageError{file:line} for an unknown key (the
-// nearest known one is suggested), a key given twice, a value of another type or out of range.
+// Keys carry the words users know from PEFT and Transformers. Errors: UsageError{file:line} for an unknown
+// key (the nearest known one is suggested), a key given twice, a value of another type or out of range.
 #pragma once
 #include <cstdint>
 #include <set>
@@ -89,8 +89,8 @@ struct Recipe {
 
 enum class FieldType : uint8_t { kText, kChoice, kInteger, kNumber, kSwitch, kBytes, kList, kData };
 
-// May a resumed run have another value than the run it goes on from? kByContent: a path may change, what it leads to not
-// (the manifest's hashes decide).
+// May a resumed run have another value than the run it goes on from? kByContent: a path may change, what it
+// leads to not (the manifest's hashes decide).
 enum class OnResume : uint8_t { kMustMatch, kMayChange, kByContent };
 
 struct Field {
@@ -102,15 +102,15 @@ struct Field {
   Member member;
   OnResume on_resume;
   const char* help;
-  double low = 0, high = 0;        // numbers: inclusive range when low < high
-  const char* choices = "";        // kChoice: "a|b|c"
+  double low = 0, high = 0;  // numbers: inclusive range when low < high
+  const char* choices = "";  // kChoice: "a|b|c"
 };
 
 // In the order in which they are documented and printed.
 std::span<const Field> recipe_fields();
 
-// Reads the file into `recipe`, over the values it has. Relative paths stay as they are written (relative to where the
-// program runs).
+// Reads the file into `recipe`, over the values it has. Relative paths stay as they are written (relative to
+// where the program runs).
 void read_recipe(Recipe& recipe, const std::string& path);
 void read_recipe_text(Recipe& recipe, std::string_view yaml, const std::string& where);
 // "key=value", as on the command line. Lists may be written a,b or [a, b].
@@ -120,10 +120,12 @@ void set_field(Recipe& recipe, std::string_view key, std::string_view value);
 // What fields alone cannot say: keys that must be there, combinations that exclude each other, known formats.
 // Fills in `out` (runs/<model>-<data>) where it is empty. Errors: UsageError.
 void check_recipe(Recipe& recipe);
-// The part of it that is about the base alone: method, init and format against each other; defaults that follow.
+// The part of it that is about the base alone: method, init and format against each other; defaults that
+// follow.
 void settle_base(Recipe& recipe);
 
-// The value of one field as YAML writes it, and the whole recipe as a file that reads back to the same values.
+// The value of one field as YAML writes it, and the whole recipe as a file that reads back to the same
+// values.
 std::string show_field(const Recipe& recipe, const Field& field);
 std::string recipe_yaml(const Recipe& recipe);
 Json recipe_json(const Recipe& recipe);

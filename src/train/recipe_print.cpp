@@ -22,7 +22,9 @@ std::string quoted(const std::string& text) {
 std::string show_text(const std::string& text) {
   if (text.empty()) return "\"\"";
   for (const char c : text)
-    if (!std::isalnum(static_cast<unsigned char>(c)) && std::string_view("/._-+").find(c) == std::string_view::npos) return quoted(text);
+    if (!std::isalnum(static_cast<unsigned char>(c)) &&
+        std::string_view("/._-+").find(c) == std::string_view::npos)
+      return quoted(text);
   return text[0] == '-' ? quoted(text) : text;
 }
 
@@ -36,32 +38,43 @@ std::string show_sources(const std::vector<data::DataSource>& sources) {
   std::vector<std::string> parts;
   bool plain = true;
   for (const auto& source : sources) {
-    const bool part = source.skip > 0 || source.take > 0, only_path = source.format == "auto" && source.weight == 1 && !part;
+    const bool part = source.skip > 0 || source.take > 0,
+               only_path = source.format == "auto" && source.weight == 1 && !part;
     plain = plain && only_path;
-    parts.push_back(only_path ? show_text(source.path)
-                              : fmt::format("{{path: {}, format: {}, weight: {}{}}}", quoted(source.path), show_text(source.format),
-                                            show_number(source.weight),
-                                            part ? fmt::format(", skip: {}, take: {}", source.skip, source.take) : ""));
+    parts.push_back(
+        only_path ? show_text(source.path)
+                  : fmt::format("{{path: {}, format: {}, weight: {}{}}}", quoted(source.path),
+                                show_text(source.format), show_number(source.weight),
+                                part ? fmt::format(", skip: {}, take: {}", source.skip, source.take) : ""));
   }
   return plain && parts.size() == 1 ? parts[0] : fmt::format("[{}]", fmt::join(parts, ", "));
 }
 
 const char* type_name(FieldType type) {
   switch (type) {
-    case FieldType::kText: return "text";
-    case FieldType::kChoice: return "choice";
-    case FieldType::kInteger: return "whole number";
-    case FieldType::kNumber: return "number";
-    case FieldType::kSwitch: return "true or false";
-    case FieldType::kBytes: return "size";
-    case FieldType::kList: return "list";
-    case FieldType::kData: return "data sets";
+    case FieldType::kText:
+      return "text";
+    case FieldType::kChoice:
+      return "choice";
+    case FieldType::kInteger:
+      return "whole number";
+    case FieldType::kNumber:
+      return "number";
+    case FieldType::kSwitch:
+      return "true or false";
+    case FieldType::kBytes:
+      return "size";
+    case FieldType::kList:
+      return "list";
+    case FieldType::kData:
+      return "data sets";
   }
   return "";
 }
 
 std::string type_of(const Field& field) {
-  return field.type == FieldType::kChoice ? fmt::format("{}", fmt::join(split(field.choices, '|'), ", ")) : type_name(field.type);
+  return field.type == FieldType::kChoice ? fmt::format("{}", fmt::join(split(field.choices, '|'), ", "))
+                                          : type_name(field.type);
 }
 
 }  // namespace
@@ -163,18 +176,23 @@ std::string recipe_markdown() {
   const Recipe defaults;
   std::string text =
       "# Recipes\n\n"
-      "A recipe is a YAML file of `key: value` lines for `nibble train RECIPE.yaml`; any key can also be given on the command line as\n"
-      "`key=value`, which goes before the file. Without a recipe, `nibble train --model M --data D.jsonl` takes every default below.\n"
-      "An unknown key is an error that suggests the nearest known one. This page is printed by `nibble train --help-recipe=markdown`.\n\n"
-      "A run can be continued with other values of the keys marked *free on resume*; every other key must stay as it was.\n";
+      "A recipe is a YAML file of `key: value` lines for `nibble train RECIPE.yaml`; any key can also be "
+      "given on the command line as\n"
+      "`key=value`, which goes before the file. Without a recipe, `nibble train --model M --data D.jsonl` "
+      "takes every default below.\n"
+      "An unknown key is an error that suggests the nearest known one. This page is printed by `nibble train "
+      "--help-recipe=markdown`.\n\n"
+      "A run can be continued with other values of the keys marked *free on resume*; every other key must "
+      "stay as it was.\n";
   const char* section = "";
   for (const Field& field : recipe_fields()) {
     if (std::string_view(section) != field.section) {
       text += fmt::format("\n## {}\n| key | type | default | meaning |\n|---|---|---|---|\n", field.section);
       section = field.section;
     }
-    text += fmt::format("| `{}` | {} | `{}` | {}{} |\n", field.name, type_of(field), show_field(defaults, field), field.help,
-                        field.on_resume == OnResume::kMayChange ? " *Free on resume.*" : "");
+    text +=
+        fmt::format("| `{}` | {} | `{}` | {}{} |\n", field.name, type_of(field), show_field(defaults, field),
+                    field.help, field.on_resume == OnResume::kMayChange ? " *Free on resume.*" : "");
   }
   return text;
 }

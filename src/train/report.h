@@ -7,10 +7,12 @@
 
 namespace nibble::train {
 
-// Braille dots, `columns` wide and `rows` high, with the range of losses at the left; "" for fewer than two steps.
+// Braille dots, `columns` wide and `rows` high, with the range of losses at the left; "" for fewer than two
+// steps.
 std::string loss_curve(const std::vector<StepMetrics>& steps, int columns, int rows);
 
 // Training loss (raw, and smoothed when there are many steps) and evaluation points over steps.
-std::string loss_svg(const std::vector<StepMetrics>& steps, const std::vector<EvalMetrics>& evals, const std::string& title);
+std::string loss_svg(const std::vector<StepMetrics>& steps, const std::vector<EvalMetrics>& evals,
+                     const std::string& title);
 
 }  // namespace nibble::train

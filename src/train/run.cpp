@@ -6,11 +6,11 @@
 #include <cmath>
 #include <filesystem>
 
+#include "backend/limits.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/text.h"
-#include "backend/limits.h"
 #include "io/train_state.h"
 #include "train/display.h"
 #include "train/engine.h"
@@ -67,7 +67,8 @@ Run::Run(const Prepared& prepared, const RunOptions& options)
       display_(options.quiet, stderr_is_terminal()),
       stream_(prepared.steps()),
       total_(prepared.total_steps(stream_)),
-      schedule_(recipe_.lr_scheduler_type, recipe_.learning_rate, total_, recipe_.warmup_steps, recipe_.warmup_ratio) {
+      schedule_(recipe_.lr_scheduler_type, recipe_.learning_rate, total_, recipe_.warmup_steps,
+                recipe_.warmup_ratio) {
   result_.total_steps = total_;
   result_.out = recipe_.out;
 }
@@ -78,18 +79,23 @@ void Run::check_earlier_run(const Json& earlier) {
   was_finished_ = earlier.is_object() && earlier.value("status", "") == "finished";
   if (earlier.is_null() && checkpoints.empty()) return;
   if (options_.resume) {
-    require(!earlier.is_null(), recipe_.out, "has checkpoints but no {}, so it cannot be told what they belong to", kManifestFile);
+    require(!earlier.is_null(), recipe_.out,
+            "has checkpoints but no {}, so it cannot be told what they belong to", kManifestFile);
     const std::vector<std::string> differences = manifest_differences(earlier, manifest_);
-    require(differences.empty(), recipe_.out, "cannot go on from this run: {}; train into another `out`, or put things back",
+    require(differences.empty(), recipe_.out,
+            "cannot go on from this run: {}; train into another `out`, or put things back",
             fmt::join(differences, "; "));
     return;
   }
   if (!options_.overwrite)
-    throw UsageError(recipe_.out, fmt::format("holds {}; --resume goes on from it (with more max_steps if it is finished), --overwrite "
-                                              "starts anew, or choose another `out`",
-                                              was_finished_ ? "a finished run" : "an unfinished run"));
+    throw UsageError(
+        recipe_.out,
+        fmt::format("holds {}; --resume goes on from it (with more max_steps if it is finished), --overwrite "
+                    "starts anew, or choose another `out`",
+                    was_finished_ ? "a finished run" : "an unfinished run"));
   for (const auto& checkpoint : checkpoints) std::filesystem::remove_all(checkpoint.path);
-  for (const char* name : {"best", "recipe.yaml", kManifestFile, "metrics.jsonl", "loss.svg", "adapter_config.json", "adapter_model.safetensors"})
+  for (const char* name : {"best", "recipe.yaml", kManifestFile, "metrics.jsonl", "loss.svg",
+                           "adapter_config.json", "adapter_model.safetensors"})
     std::filesystem::remove_all(file(name));
 }
 
@@ -98,7 +104,8 @@ void remove_leftovers(const std::string& directory) {
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
     const size_t at = name.rfind(".tmp-");
-    if (at != std::string::npos && name.find_first_not_of("0123456789", at + 5) == std::string::npos) std::filesystem::remove_all(entry.path());
+    if (at != std::string::npos && name.find_first_not_of("0123456789", at + 5) == std::string::npos)
+      std::filesystem::remove_all(entry.path());
   }
 }
 
@@ -110,8 +117,10 @@ void Run::open_directory() {
   check_earlier_run(read_manifest(recipe_.out));
   const int64_t copies = recipe_.save_steps > 0 ? recipe_.save_total_limit + 1 : 2;
   const int64_t adapters = 3 * result_.plan.trainable * 4;
-  io::require_free_disk(recipe_.out, result_.plan.page_file_bytes + copies * result_.plan.checkpoint_bytes + adapters + (16 << 20),
-                        "checkpoints, adapters and the state of the optimizer");
+  io::require_free_disk(
+      recipe_.out,
+      result_.plan.page_file_bytes + copies * result_.plan.checkpoint_bytes + adapters + (16 << 20),
+      "checkpoints, adapters and the state of the optimizer");
   write_file_atomic(file("recipe.yaml"), recipe_yaml(recipe_));
 }
 
@@ -119,9 +128,11 @@ void Run::start_or_resume() {
   const auto newest = io::newest_checkpoint(recipe_.out);
   if (options_.resume && newest) {
     state_ = engine_->load(newest->path);
-    io::prune_checkpoints(recipe_.out, recipe_.save_total_limit, -1);  // a kill may have come before the last one's
+    io::prune_checkpoints(recipe_.out, recipe_.save_total_limit,
+                          -1);  // a kill may have come before the last one's
     // One that was killed while it wrote its results has no step left, and still has to write them.
-    require(state_.step < total_ || (state_.step == total_ && !was_finished_), recipe_.out, "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
+    require(state_.step < total_ || (state_.step == total_ && !was_finished_), recipe_.out,
+            "has done all {} steps; give a larger max_steps or num_train_epochs to go on", state_.step);
     display_.text(fmt::format("going on from step {} of {}", state_.step, total_));
   } else if (options_.resume) {
     display_.text("no checkpoint yet: starting from the first step");
@@ -139,7 +150,9 @@ RunResult Run::go() {
   open_directory();
   engine_ = std::make_unique<Engine>(prepared_, result_.plan);
   start_or_resume();
-  if (!prepared_.dataset.eval.empty()) held_out_ = data::sequential_batches(prepared_.dataset.eval, result_.plan.shape.tokens, result_.plan.shape.source_tokens);
+  if (!prepared_.dataset.eval.empty())
+    held_out_ = data::sequential_batches(prepared_.dataset.eval, result_.plan.shape.tokens,
+                                         result_.plan.shape.source_tokens);
   for (int64_t step = state_.step + 1; step <= total_; ++step) one_step(step);
   finish();
   return std::move(result_);
@@ -161,7 +174,8 @@ void Run::one_step(int64_t step) {
     skips_in_a_row_ = 0;
   }
 
-  const double flops = step_flops(engine_->model(), recipe_, batch.tokens, batch.source_tokens, batch.trained_tokens);
+  const double flops =
+      step_flops(engine_->model(), recipe_, batch.tokens, batch.source_tokens, batch.trained_tokens);
   if (result_.seconds_to_first_step == 0) {
     result_.seconds_to_first_step = now_seconds() - options_.started;
     result_.matmul_limit = backend::matmul_limit_flops(compute_dtype(recipe_));
@@ -172,9 +186,16 @@ void Run::one_step(int64_t step) {
     timed_tokens_ += batch.tokens;
     smooth_seconds_ = timed_tokens_ == batch.tokens ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
   }
-  StepMetrics metrics{step, batch.epoch, outcome.loss, rate, outcome.grad_norm, batch.tokens, batch.trained_tokens,
+  StepMetrics metrics{step,
+                      batch.epoch,
+                      outcome.loss,
+                      rate,
+                      outcome.grad_norm,
+                      batch.tokens,
+                      batch.trained_tokens,
                       static_cast<double>(batch.tokens) / seconds,
-                      result_.matmul_limit > 0 ? flops / seconds / result_.matmul_limit : 0, resident_bytes()};
+                      result_.matmul_limit > 0 ? flops / seconds / result_.matmul_limit : 0,
+                      resident_bytes()};
   const bool logged = step % recipe_.logging_steps == 0 || step == total_;
   if (logged) metrics_->add(metrics);
   result_.steps.push_back(metrics);
@@ -192,7 +213,8 @@ void Run::nonfinite(int64_t step, const StepOutcome& outcome) {
   if (recipe_.on_nonfinite == "skip") {
     ++result_.skipped;
     log_warning("{}; the step is left out ({} so far)", what, result_.skipped);
-    require(++skips_in_a_row_ < kMostSkipsInARow, "train", "{} steps in a row were not finite, the last one {}", kMostSkipsInARow, what);
+    require(++skips_in_a_row_ < kMostSkipsInARow, "train",
+            "{} steps in a row were not finite, the last one {}", kMostSkipsInARow, what);
     return;
   }
   std::string kept = "nothing was trained yet";
@@ -200,7 +222,9 @@ void Run::nonfinite(int64_t step, const StepOutcome& outcome) {
     save_checkpoint();
     kept = fmt::format("the checkpoint of step {} in {} is good", state_.step, recipe_.out);
   }
-  fail("train", "{}; {}. Try a lower learning_rate or dtype: f32, or on_nonfinite: skip to leave such steps out", what, kept);
+  fail("train",
+       "{}; {}. Try a lower learning_rate or dtype: f32, or on_nonfinite: skip to leave such steps out", what,
+       kept);
 }
 
 void Run::evaluate(int64_t step, double epoch) {
@@ -209,7 +233,8 @@ void Run::evaluate(int64_t step, double epoch) {
   const EvalMetrics metrics{step, epoch, *loss};
   metrics_->add(metrics);
   result_.evals.push_back(metrics);
-  const std::string perplexity = recipe_.classifies() ? "" : fmt::format(", perplexity {:.3f}", std::exp(*loss));
+  const std::string perplexity =
+      recipe_.classifies() ? "" : fmt::format(", perplexity {:.3f}", std::exp(*loss));
   display_.text(fmt::format("held out at step {}: loss {:.4f}{}", step, *loss, perplexity));
   if (state_.best_step == 0 || *loss < state_.best_loss) {
     state_.best_step = step;
@@ -231,8 +256,9 @@ void Run::save_and_stop() {
   display_.finish_line();
   if (state_.step == 0) throw Interrupted("train", "interrupted before the first step; nothing was trained");
   save_checkpoint();
-  throw Interrupted("train", fmt::format("interrupted; step {} of {} is saved, `--resume` with out {} goes on from it", state_.step, total_,
-                                         recipe_.out));
+  throw Interrupted("train",
+                    fmt::format("interrupted; step {} of {} is saved, `--resume` with out {} goes on from it",
+                                state_.step, total_, recipe_.out));
 }
 
 void Run::finish() {
@@ -249,7 +275,8 @@ void Run::finish() {
   result_.seconds = now_seconds() - options_.started;
   if (training_seconds_ > 0) {
     result_.tokens_per_second = static_cast<double>(timed_tokens_) / training_seconds_;
-    if (result_.matmul_limit > 0) result_.limit_share = training_flops_ / training_seconds_ / result_.matmul_limit;
+    if (result_.matmul_limit > 0)
+      result_.limit_share = training_flops_ / training_seconds_ / result_.matmul_limit;
   } else if (!result_.steps.empty()) {
     result_.tokens_per_second = result_.steps.back().tokens_per_second;
     result_.limit_share = result_.steps.back().limit_share;
@@ -257,13 +284,15 @@ void Run::finish() {
   result_.peak_rss_bytes = peak_resident_bytes();
   display_.text(loss_curve(result_.steps, std::min(terminal_width() - 14, 72), 8));
   if (result_.best_step > 0 && result_.best_step != state_.step)
-    display_.text(fmt::format("the adapter of step {} had the lowest held-out loss ({:.4f}): {}/best", result_.best_step, result_.best_loss,
-                              recipe_.out));
+    display_.text(fmt::format("the adapter of step {} had the lowest held-out loss ({:.4f}): {}/best",
+                              result_.best_step, result_.best_loss, recipe_.out));
 }
 
 }  // namespace
 
-RunResult run_training(const Prepared& prepared, const RunOptions& options) { return Run(prepared, options).go(); }
+RunResult run_training(const Prepared& prepared, const RunOptions& options) {
+  return Run(prepared, options).go();
+}
 
 Json RunResult::to_json() const {
   Json losses = Json::array(), held_out = Json::array();
@@ -271,7 +300,8 @@ Json RunResult::to_json() const {
   for (const EvalMetrics& e : evals) held_out.push_back({{"step", e.step}, {"loss", e.loss}});
   Json json = {{"steps", total_steps}, {"losses", losses}, {"eval", held_out}};
   json["final_loss"] = steps.empty() ? Json() : Json(steps.back().loss);
-  json["best"] = best_step > 0 ? Json{{"step", best_step}, {"loss", best_loss}, {"path", out + "/best"}} : Json();
+  json["best"] =
+      best_step > 0 ? Json{{"step", best_step}, {"loss", best_loss}, {"path", out + "/best"}} : Json();
   json["skipped_steps"] = skipped;
   json["tokens_per_second"] = tokens_per_second;
   json["limit_share"] = limit_share;

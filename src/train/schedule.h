@@ -4,7 +4,8 @@
 //   constant  n > w:  peak                   (honours the warm-up, unlike Transformers' "constant")
 //   linear    n > w:  peak · (total - (n - 1)) / (total - w)
 //   cosine    n > w:  peak · ½ (1 + cos π (n - 1 - w) / (total - w))
-// After the warm-up linear and cosine equal Transformers' get_linear/cosine_schedule_with_warmup at its step n - 1.
+// After the warm-up linear and cosine equal Transformers' get_linear/cosine_schedule_with_warmup at its step
+// n - 1.
 #pragma once
 #include <cstdint>
 #include <string>

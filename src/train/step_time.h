@@ -1,5 +1,5 @@
-// How long a step takes: what its operations ask of the machine, counted in the plan's dry run, at the speeds that the
-// machine was measured to have.
+// How long a step takes: what its operations ask of the machine, counted in the plan's dry run, at the speeds
+// that the machine was measured to have.
 #pragma once
 #include "autograd/context.h"
 

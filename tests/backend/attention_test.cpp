@@ -54,9 +54,8 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
                       first = window > 0 ? std::max<int64_t>(0, last - window + 1) : 0;
         if (last < first) continue;
         const auto at_q = static_cast<size_t>(((q0 + i) * heads + h) * width);
-        const auto at_k = [begin = k0, kv = kv_heads, head = h / (heads / kv_heads), step = width](int64_t j) {
-          return static_cast<size_t>(((begin + j) * kv + head) * step);
-        };
+        const auto at_k = [begin = k0, kv = kv_heads, head = h / (heads / kv_heads), step = width](
+                              int64_t j) { return static_cast<size_t>(((begin + j) * kv + head) * step); };
         const auto width_z = static_cast<size_t>(width);
         std::vector<double> p(static_cast<size_t>(last + 1)), through(p.size(), 1.0);
         double high = -1e300, sum = 0, delta = 0;

@@ -360,24 +360,28 @@ TEST(ThinGradient, SameBytesForAnyThreads) {
 struct Int8Weight {
   Tensor codes, absmax;
   Int8Weight(int64_t rows, int64_t cols)
-      : codes(Tensor::empty(host_allocator(), {rows, cols}, kI8, "codes")), absmax(random_tensor({rows}, kF32, 9)) {
+      : codes(Tensor::empty(host_allocator(), {rows, cols}, kI8, "codes")),
+        absmax(random_tensor({rows}, kF32, 9)) {
     const auto v = normal_values(rows * cols, 8);
     for (int64_t i = 0; i < rows * cols; ++i)
-      codes.data<int8_t>()[i] = static_cast<int8_t>(std::clamp(v[static_cast<size_t>(i)] * 2000, -127.0f, 127.0f));
+      codes.data<int8_t>()[i] =
+          static_cast<int8_t>(std::clamp(v[static_cast<size_t>(i)] * 2000, -127.0f, 127.0f));
     for (int64_t r = 0; r < rows; ++r) absmax.data<float>()[r] = std::abs(absmax.data<float>()[r]) + 0.1f;
   }
   Tensor values() const {
     Tensor w = Tensor::empty(host_allocator(), codes.shape(), kF32, "w");
     for (int64_t i = 0; i < codes.numel(); ++i)
-      w.data<float>()[i] = static_cast<float>(codes.data<int8_t>()[i]) * absmax.data<float>()[i / codes.size(1)] / 127;
+      w.data<float>()[i] =
+          static_cast<float>(codes.data<int8_t>()[i]) * absmax.data<float>()[i / codes.size(1)] / 127;
     return w;
   }
 };
 
-// What rounding a row of A (times the weights' absmax, where its rows are summed over) to 15 bits may change, in f64.
+// What rounding a row of A (times the weights' absmax, where its rows are summed over) to 15 bits may change,
+// in f64.
 void check_int8(Case s, DType ta, DType tc, bool transposed, bool accumulate) {
-  SCOPED_TRACE(fmt::format("{} x {} x {}, {} -> {}, transposed {}, accumulate {}", s.m, s.n, s.k, dtype_name(ta),
-                           dtype_name(tc), transposed, accumulate));
+  SCOPED_TRACE(fmt::format("{} x {} x {}, {} -> {}, transposed {}, accumulate {}", s.m, s.n, s.k,
+                           dtype_name(ta), dtype_name(tc), transposed, accumulate));
   Stream stream(host_allocator());
   const Tensor a = random_tensor({s.m, s.k}, ta, 1);
   const Int8Weight b(transposed ? s.n : s.k, transposed ? s.k : s.n);
@@ -409,7 +413,8 @@ void check_int8(Case s, DType ta, DType tc, bool transposed, bool accumulate) {
 TEST(Int8Matmul, AwkwardSizesEveryType) {
   set_threads(1);
   on_every_target([] {
-    for (const Case s : {Case{1, 1, 2}, {5, 3, 8}, {6, 16, 4}, {7, 17, 34}, {2, 65, 10}, {98, 33, 10}, {101, 16, 6}})
+    for (const Case s :
+         {Case{1, 1, 2}, {5, 3, 8}, {6, 16, 4}, {7, 17, 34}, {2, 65, 10}, {98, 33, 10}, {101, 16, 6}})
       for (int bits = 0; bits < 4; ++bits)
         for (const DType ta : kFloats)
           for (const DType tc : kFloats) check_int8(s, ta, tc, (bits & 1) != 0, (bits & 2) != 0);
@@ -428,18 +433,24 @@ TEST(Int8Matmul, EveryLevelOfBlocking) {
 // Integers of 15 bits times codes are summed without any rounding.
 TEST(Int8Matmul, WholeNumbersAreExact) {
   Stream stream(host_allocator());
-  Tensor a = Tensor::empty(host_allocator(), {100, 768}, kF32, "a"), absmax = Tensor::empty(host_allocator(), {40}, kF32, "absmax"),
-         codes = Tensor::empty(host_allocator(), {40, 768}, kI8, "codes"), c = Tensor::empty(host_allocator(), {100, 40}, kF32, "c");
-  for (int64_t i = 0; i < a.numel(); ++i) a.data<float>()[i] = static_cast<float>(i % 768 == 5 ? 16383 : i * 37 % 201 - 100);
-  for (int64_t i = 0; i < codes.numel(); ++i) codes.data<int8_t>()[i] = static_cast<int8_t>(i * 29 % 255 - 127);
+  Tensor a = Tensor::empty(host_allocator(), {100, 768}, kF32, "a"),
+         absmax = Tensor::empty(host_allocator(), {40}, kF32, "absmax"),
+         codes = Tensor::empty(host_allocator(), {40, 768}, kI8, "codes"),
+         c = Tensor::empty(host_allocator(), {100, 40}, kF32, "c");
+  for (int64_t i = 0; i < a.numel(); ++i)
+    a.data<float>()[i] = static_cast<float>(i % 768 == 5 ? 16383 : i * 37 % 201 - 100);
+  for (int64_t i = 0; i < codes.numel(); ++i)
+    codes.data<int8_t>()[i] = static_cast<int8_t>(i * 29 % 255 - 127);
   std::fill_n(absmax.data<float>(), 40, 127.0f);
   on_every_target([&] {
     matmul(stream, a, codes, c, {.transpose_b = true, .absmax = &absmax});
     for (int64_t o = 0; o < c.numel(); ++o) {
       int64_t sum = 0;
       for (int64_t p = 0; p < 768; ++p)
-        sum += static_cast<int64_t>(a.data<float>()[o / 40 * 768 + p]) * codes.data<int8_t>()[o % 40 * 768 + p];
-      ASSERT_NEAR(c.data<float>()[o], static_cast<double>(sum), std::abs(static_cast<double>(sum)) * 0x1p-21) << o;
+        sum +=
+            static_cast<int64_t>(a.data<float>()[o / 40 * 768 + p]) * codes.data<int8_t>()[o % 40 * 768 + p];
+      ASSERT_NEAR(c.data<float>()[o], static_cast<double>(sum), std::abs(static_cast<double>(sum)) * 0x1p-21)
+          << o;
     }
   });
   // The largest sums that there are do not overflow.
@@ -469,7 +480,8 @@ TEST(Int8Matmul, SameBytesForAnyThreadsAndAnyNeighbours) {
     const Int8Weight w(transposed ? 300 : 800, transposed ? 800 : 300);
     const Tensor a = random_tensor({200, 800}, kBF16, 1);
     expect_same(Same::kThreads, [&] {
-      Tensor c = Tensor::empty(host_allocator(), {200, 300}, kBF16, "c"), one = Tensor::empty(host_allocator(), {1, 300}, kBF16, "c");
+      Tensor c = Tensor::empty(host_allocator(), {200, 300}, kBF16, "c"),
+             one = Tensor::empty(host_allocator(), {1, 300}, kBF16, "c");
       matmul(stream, a, w.codes, c, {.transpose_b = transposed, .absmax = &w.absmax});
       matmul(stream, a.rows(150, 151), w.codes, one, {.transpose_b = transposed, .absmax = &w.absmax});
       EXPECT_EQ(bytes_of(one), bytes_of(c.rows(150, 151)));
@@ -478,22 +490,27 @@ TEST(Int8Matmul, SameBytesForAnyThreadsAndAnyNeighbours) {
   }
 }
 
-// A pair beside integers: T has the bits of its own product, C those of what both parts give when they are rounded once.
+// A pair beside integers: T has the bits of its own product, C those of what both parts give when they are
+// rounded once.
 void check_int8_low_rank(LowRankCase s, DType type, bool transposed, bool accumulate) {
-  SCOPED_TRACE(fmt::format("{} x {} x {} with {}, {}, transposed {}", s.m, s.n, s.k, s.r, dtype_name(type), transposed));
+  SCOPED_TRACE(fmt::format("{} x {} x {} with {}, {}, transposed {}", s.m, s.n, s.k, s.r, dtype_name(type),
+                           transposed));
   Stream stream(host_allocator());
   const Int8Weight w(transposed ? s.n : s.k, transposed ? s.k : s.n);
-  const Tensor x = random_tensor({s.m, s.k}, type, 1), p = random_tensor(transposed ? Shape{s.r, s.k} : Shape{s.k, s.r}, type, 4),
+  const Tensor x = random_tensor({s.m, s.k}, type, 1),
+               p = random_tensor(transposed ? Shape{s.r, s.k} : Shape{s.k, s.r}, type, 4),
                q = random_tensor(transposed ? Shape{s.n, s.r} : Shape{s.r, s.n}, type, 5);
   Guarded c = guarded({s.m, s.n}, kF32, 3), t = guarded({s.m, s.r}, type, 6);
   Tensor apart = random_tensor({s.m, s.n}, kF32, 3), thin = random_tensor({s.m, s.r}, type, 7);
-  low_rank_matmul(stream, x, w.codes, p, q, t.tensor, c.tensor,
-                  {.transpose = transposed, .accumulate = accumulate, .alpha = 0.5f, .beta = 2, .absmax = &w.absmax});
+  low_rank_matmul(
+      stream, x, w.codes, p, q, t.tensor, c.tensor,
+      {.transpose = transposed, .accumulate = accumulate, .alpha = 0.5f, .beta = 2, .absmax = &w.absmax});
   c.expect_untouched("low_rank_matmul, C");
   t.expect_untouched("low_rank_matmul, T");
   matmul(stream, x, p, thin, {.transpose_b = transposed, .alpha = 0.5f});
   EXPECT_EQ(bytes_of(t.tensor), bytes_of(thin));
-  matmul(stream, x, w.codes, apart, {.transpose_b = transposed, .accumulate = accumulate, .absmax = &w.absmax});
+  matmul(stream, x, w.codes, apart,
+         {.transpose_b = transposed, .accumulate = accumulate, .absmax = &w.absmax});
   matmul(stream, thin, q, apart, {.transpose_b = transposed, .accumulate = true, .alpha = 2});
   expect_near(c.tensor, doubles_of(apart), 1e-6, "C");
 }
@@ -502,12 +519,15 @@ TEST(Int8Matmul, LowRank) {
   for (const bool emulated : {false, true}) {
     if (emulated) cpu::force_bf16_step(cpu::Step::kEmulatedPair);
     on_every_target([] {
-      for (const LowRankCase s : {LowRankCase{100, 20, 8, 2}, {130, 70, 900, 16}, {97, 33, 20, 38}, {5, 8, 10, 4}})
+      for (const LowRankCase s :
+           {LowRankCase{100, 20, 8, 2}, {130, 70, 900, 16}, {97, 33, 20, 38}, {5, 8, 10, 4}})
         for (const DType type : kFloats)
           for (int bits = 0; bits < 4; ++bits) check_int8_low_rank(s, type, (bits & 1) != 0, (bits & 2) != 0);
     });
-    for (const bool transposed : {false, true}) check_int8_low_rank({100, 2100, 2500, 8}, kBF16, transposed, true);
-    for (const bool transposed : {false, true}) check_int8_low_rank({100, 2100, 2048, 8}, kBF16, transposed, true);
+    for (const bool transposed : {false, true})
+      check_int8_low_rank({100, 2100, 2500, 8}, kBF16, transposed, true);
+    for (const bool transposed : {false, true})
+      check_int8_low_rank({100, 2100, 2048, 8}, kBF16, transposed, true);
     cpu::force_bf16_step(std::nullopt);
   }
 }

@@ -28,7 +28,9 @@ using testing::ThrowsMessage;
 
 class TempDir {
  public:
-  TempDir() : path_(fs::temp_directory_path() / fmt::format("nibble-base-{}", ::getpid())) { fs::create_directories(path_); }
+  TempDir() : path_(fs::temp_directory_path() / fmt::format("nibble-base-{}", ::getpid())) {
+    fs::create_directories(path_);
+  }
   ~TempDir() { fs::remove_all(path_); }
   std::string operator/(const std::string& name) const { return (path_ / name).string(); }
 
@@ -38,8 +40,10 @@ class TempDir {
 
 // Known-answer tests of Philox4x32-10 (Random123's kat_vectors).
 TEST(Rng, PhiloxKnownAnswers) {
-  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}),
+            (std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}),
+            (std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
 }
 
 TEST(Rng, PermutationHoldsEachIndexOnceAndDependsOnSeedAndStream) {
@@ -80,12 +84,18 @@ TEST(Parallel, CoversEveryIndexOnceInFixedChunks) {
 
 TEST(Parallel, RethrowsTheExceptionOfTheLowestChunk) {
   set_threads(2);
-  EXPECT_THAT([] { parallel_for(100, 1, [](int64_t b, int64_t) { if (b >= 3) fail("chunk", "{}", b); }); },
-              ThrowsMessage<Error>(HasSubstr("[chunk] 3")));
+  EXPECT_THAT(
+      [] {
+        parallel_for(100, 1, [](int64_t b, int64_t) {
+          if (b >= 3) fail("chunk", "{}", b);
+        });
+      },
+      ThrowsMessage<Error>(HasSubstr("[chunk] 3")));
   set_threads(0);
 }
 
-// Loops of several threads, loops in loops, teams that change from loop to loop, and helpers that fell asleep in between.
+// Loops of several threads, loops in loops, teams that change from loop to loop, and helpers that fell asleep
+// in between.
 TEST(Parallel, LoopsOfManyThreadsEndWithAllTheirChunks) {
   const auto sum_of = [](int64_t n) {
     std::atomic<int64_t> sum{0};
@@ -145,7 +155,8 @@ TEST(AtomicFile, AFullDiskLeavesTheOldFile) {
     try {
       write_file_atomic(path, std::string(1 << 20, 'x'));
     } catch (const Error& e) {
-      ::_exit(std::string(e.what()).find("the earlier file, if any, is untouched") != std::string::npos ? 7 : 8);
+      ::_exit(std::string(e.what()).find("the earlier file, if any, is untouched") != std::string::npos ? 7
+                                                                                                        : 8);
     }
     ::_exit(9);
   }
@@ -156,27 +167,33 @@ TEST(AtomicFile, AFullDiskLeavesTheOldFile) {
 }
 
 TEST(AtomicFile, UnwritableDirectoryIsNamed) {
-  EXPECT_THAT([] { AtomicFile file("/proc/nibble/x"); }, ThrowsMessage<Error>(HasSubstr("[/proc/nibble/x] cannot write here")));
+  EXPECT_THAT([] { AtomicFile file("/proc/nibble/x"); },
+              ThrowsMessage<Error>(HasSubstr("[/proc/nibble/x] cannot write here")));
 }
 
 TEST(ReadFile, MissingAndTooLarge) {
   const TempDir dir;
   EXPECT_THAT([&] { read_file(dir / "none"); }, ThrowsMessage<Error>(HasSubstr("cannot open: No such file")));
   write_file_atomic(dir / "big", std::string(100, 'x'));
-  EXPECT_THAT([&] { read_file(dir / "big", 10); }, ThrowsMessage<Error>(HasSubstr("is larger than 10 bytes")));
+  EXPECT_THAT([&] { read_file(dir / "big", 10); },
+              ThrowsMessage<Error>(HasSubstr("is larger than 10 bytes")));
 }
 
 TEST(JsonText, ErrorsNameLineAndColumn) {
-  EXPECT_THAT([] { parse_json("{\n  \"a\": }", "x.json"); }, ThrowsMessage<Error>(HasSubstr("[x.json] is not valid JSON at line 2, column 8")));
-  EXPECT_THAT([] { parse_json(std::string(400, '['), "x.json"); }, ThrowsMessage<Error>(HasSubstr("nested more than 256")));
-  EXPECT_THAT([] { parse_json("[1e999]", "x.json"); }, ThrowsMessage<Error>(HasSubstr("[x.json] holds a number that is too large")));
+  EXPECT_THAT([] { parse_json("{\n  \"a\": }", "x.json"); },
+              ThrowsMessage<Error>(HasSubstr("[x.json] is not valid JSON at line 2, column 8")));
+  EXPECT_THAT([] { parse_json(std::string(400, '['), "x.json"); },
+              ThrowsMessage<Error>(HasSubstr("nested more than 256")));
+  EXPECT_THAT([] { parse_json("[1e999]", "x.json"); },
+              ThrowsMessage<Error>(HasSubstr("[x.json] holds a number that is too large")));
   const auto members = [](int n) {
     std::string text = "{\"o\": {}";
     for (int i = 1; i < n; ++i) text += fmt::format(",\"{}\":0", i);
     return text + "}";
   };
   EXPECT_EQ(parse_json(members(3000), "x.json").size(), 3000u);
-  EXPECT_THAT([&] { parse_json(members(20'001), "x.json"); }, ThrowsMessage<Error>(HasSubstr("more than 20000 members")));
+  EXPECT_THAT([&] { parse_json(members(20'001), "x.json"); },
+              ThrowsMessage<Error>(HasSubstr("more than 20000 members")));
 }
 
 TEST(JsonText, MembersAreCheckedForTheirType) {
@@ -184,10 +201,12 @@ TEST(JsonText, MembersAreCheckedForTheirType) {
   EXPECT_EQ(json_get<int64_t>(o, "n", "t"), 3);
   EXPECT_EQ(json_get<int64_t>(o, "z", 5, "t"), 5);
   EXPECT_THAT(json_get<std::vector<int64_t>>(o, "l", "t"), testing::ElementsAre(1, 2));
-  EXPECT_THAT([&] { json_get<int64_t>(o, "s", "t"); }, ThrowsMessage<Error>(HasSubstr("[t] \"s\" should be a whole number, got \"x\"")));
+  EXPECT_THAT([&] { json_get<int64_t>(o, "s", "t"); },
+              ThrowsMessage<Error>(HasSubstr("[t] \"s\" should be a whole number, got \"x\"")));
   EXPECT_THAT([&] { json_get<bool>(o, "gone", "t"); }, ThrowsMessage<Error>(HasSubstr("has no \"gone\"")));
   const Json big = parse_json(R"({"n": 18446744073709551615})", "t");
-  EXPECT_THAT([&] { json_get<int64_t>(big, "n", "t"); }, ThrowsMessage<Error>(HasSubstr("got 18446744073709551615")));
+  EXPECT_THAT([&] { json_get<int64_t>(big, "n", "t"); },
+              ThrowsMessage<Error>(HasSubstr("got 18446744073709551615")));
 }
 
 }  // namespace

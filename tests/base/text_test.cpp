@@ -10,15 +10,16 @@ TEST(Utf8, FindsTheFirstInvalidByte) {
   EXPECT_EQ(find_invalid_utf8("plain"), std::string::npos);
   EXPECT_EQ(find_invalid_utf8("é€😀"), std::string::npos);
   EXPECT_EQ(find_invalid_utf8("ab\x80"), 2u);
-  EXPECT_EQ(find_invalid_utf8("a\xC0\x80"), 1u);          // overlong
-  EXPECT_EQ(find_invalid_utf8("\xED\xA0\x80"), 0u);       // surrogate
-  EXPECT_EQ(find_invalid_utf8("\xF4\x90\x80\x80"), 0u);   // above U+10FFFF
-  EXPECT_EQ(find_invalid_utf8("ok\xE2\x82"), 2u);         // cut short
+  EXPECT_EQ(find_invalid_utf8("a\xC0\x80"), 1u);         // overlong
+  EXPECT_EQ(find_invalid_utf8("\xED\xA0\x80"), 0u);      // surrogate
+  EXPECT_EQ(find_invalid_utf8("\xF4\x90\x80\x80"), 0u);  // above U+10FFFF
+  EXPECT_EQ(find_invalid_utf8("ok\xE2\x82"), 2u);        // cut short
 }
 
 TEST(Utf8, CompletePrefixStopsBeforeAnUnfinishedCharacter) {
   const std::string smile = "😀";
-  for (size_t cut = 1; cut < smile.size(); ++cut) EXPECT_EQ(complete_utf8_prefix("ab" + smile.substr(0, cut)), 2u) << cut;
+  for (size_t cut = 1; cut < smile.size(); ++cut)
+    EXPECT_EQ(complete_utf8_prefix("ab" + smile.substr(0, cut)), 2u) << cut;
   EXPECT_EQ(complete_utf8_prefix("ab" + smile), 6u);
   EXPECT_EQ(complete_utf8_prefix("ab\x80"), 3u);  // no more bytes would mend it
 }

@@ -23,8 +23,8 @@ class ByteTokenizer : public text::Tokenizer {
       size_t length = 1;
       int32_t id = static_cast<unsigned char>(text[at]);
       for (size_t i = 0; i < specials_.size(); ++i)
-        if (options.parse_special && text.substr(at).starts_with(specials_[i]) && specials_[i].size() > length &&
-            !touches(options.literal, at, at + specials_[i].size())) {
+        if (options.parse_special && text.substr(at).starts_with(specials_[i]) &&
+            specials_[i].size() > length && !touches(options.literal, at, at + specials_[i].size())) {
           id = 256 + static_cast<int32_t>(i);
           length = specials_[i].size();
         }
@@ -52,7 +52,8 @@ class ByteTokenizer : public text::Tokenizer {
 
  private:
   static bool touches(std::span<const text::ByteRange> ranges, size_t begin, size_t end) {
-    return std::any_of(ranges.begin(), ranges.end(), [&](const auto& r) { return r.begin < end && begin < r.end; });
+    return std::any_of(ranges.begin(), ranges.end(),
+                       [&](const auto& r) { return r.begin < end && begin < r.end; });
   }
   std::vector<std::string> specials_;
 };

@@ -60,7 +60,8 @@ TEST_P(EncoderDecoder, AnswersGreedilyAsTransformersDoes) {
     options.batch = batch;
     const auto answers = generator().run(sources(), options);
     for (size_t i = 0; i < expected.size(); ++i) {
-      if (sources()[i].back() != 1) continue;  // Transformers reads it without the end token that it gets here
+      if (sources()[i].back() != 1)
+        continue;  // Transformers reads it without the end token that it gets here
       std::vector<int32_t> ids(expected[i].begin() + 1, expected[i].end());
       const bool ends = ids.back() == 1;
       if (ends) ids.pop_back();
@@ -95,7 +96,8 @@ TEST_P(EncoderDecoder, PromptsOfAnswersAreSourcesAndATextAloneHasNoPerplexity) {
                 perplexity(loaded_->context, *loaded_->model, {{5, 6, 7}}, {});
               }),
               HasSubstr("is an encoder–decoder: it writes after reading a source"));
-  EXPECT_THAT(message_of([&] { generator().run(std::vector<std::vector<int32_t>>(1), {}); }), HasSubstr("prompt 1 is empty"));
+  EXPECT_THAT(message_of([&] { generator().run(std::vector<std::vector<int32_t>>(1), {}); }),
+              HasSubstr("prompt 1 is empty"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, EncoderDecoder, testing::Values("v1_0", "v1_1", "tied_unscaled"),

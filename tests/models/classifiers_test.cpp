@@ -317,15 +317,15 @@ TEST_P(BadEncoderConfig, IsAnErrorThatSaysSo) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Keys, BadEncoderConfig,
-    testing::Values(BadEncoderKey{"bert", "is_decoder", true, "is_decoder is set"},
-                    BadEncoderKey{"bert", "position_embedding_type", "relative_key",
-                           "\"relative_key\" is not supported"},
-                    BadEncoderKey{"bert", "hidden_dropout_prob", 1, "hidden_dropout_prob should be at least 0"},
-                    BadEncoderKey{"bert", "problem_type", "multi_label_classification",
-                           "problem_type \"multi_label_classification\" with 3 labels is not supported"},
-                    BadEncoderKey{"bert", "id2label", Json::object(), "the head has 0 labels"},
-                    BadEncoderKey{"bert", "type_vocab_size", 5, "token_type_embeddings"},
-                    BadEncoderKey{"roberta", "pad_token_id", 39, "pad_token_id 39 leaves no position"}));
+    testing::Values(
+        BadEncoderKey{"bert", "is_decoder", true, "is_decoder is set"},
+        BadEncoderKey{"bert", "position_embedding_type", "relative_key", "\"relative_key\" is not supported"},
+        BadEncoderKey{"bert", "hidden_dropout_prob", 1, "hidden_dropout_prob should be at least 0"},
+        BadEncoderKey{"bert", "problem_type", "multi_label_classification",
+                      "problem_type \"multi_label_classification\" with 3 labels is not supported"},
+        BadEncoderKey{"bert", "id2label", Json::object(), "the head has 0 labels"},
+        BadEncoderKey{"bert", "type_vocab_size", 5, "token_type_embeddings"},
+        BadEncoderKey{"roberta", "pad_token_id", 39, "pad_token_id 39 leaves no position"}));
 
 TEST(Encoder, CannotWrite) {
   Classifier run(io::open_model(kClassifiers + "roberta"));

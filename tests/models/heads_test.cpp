@@ -1,5 +1,5 @@
-// Other shares of query to key/value heads, head widths that no vector divides, sequences of odd length: logits and every
-// gradient against Transformers (tests/goldens/make_heads.py).
+// Other shares of query to key/value heads, head widths that no vector divides, sequences of odd length:
+// logits and every gradient against Transformers (tests/goldens/make_heads.py).
 #include "tests/models/tiny.h"
 
 namespace nibble::models::test {
@@ -18,7 +18,8 @@ TEST_P(Heads, LogitsAndGradientsEqualTransformers) {
   const Batch batch = batch_of(cases["sequences"], labels);
 
   Loaded run(io::open_model(kHeads + "/" + name));
-  EXPECT_LT(max_difference(logits_of(run, batch.ids, batch.lengths), to_vector(golden.tensor("logits"))), 1e-4);
+  EXPECT_LT(max_difference(logits_of(run, batch.ids, batch.lengths), to_vector(golden.tensor("logits"))),
+            1e-4);
 
   run.model->make_trainable(*run.allocator);
   run.cx.training = true;
@@ -40,7 +41,8 @@ TEST_P(Heads, LogitsAndGradientsEqualTransformers) {
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, Heads,
                          testing::Combine(testing::Values("9to3", "4to1", "5to5", "8to2"),
-                                          testing::Values(autograd::Checkpointing::kNone, autograd::Checkpointing::kBlock)));
+                                          testing::Values(autograd::Checkpointing::kNone,
+                                                          autograd::Checkpointing::kBlock)));
 
 }  // namespace
 }  // namespace nibble::models::test

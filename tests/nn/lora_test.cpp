@@ -32,7 +32,6 @@ struct Layers {
   std::vector<Linear> linears;
 };
 
-
 // What PEFT 0.21's check_target_module_exists says of the same pairs.
 TEST(TargetsModule, FollowsPeft) {
   const std::string q = "model.layers.1.self_attn.q_proj";

@@ -48,7 +48,8 @@ TEST(TensorViews, ShareMemoryAndCheckBounds) {
   EXPECT_EQ(t.reshape({2, 6}).rows(1, 2).data<float>()[5], 11);
   EXPECT_THAT([&] { t.rows(3, 5); }, ThrowsMessage<Error>(HasSubstr("rows 3 to 5 of [4, 3]")));
   EXPECT_THAT([&] { t.reshape({5}); }, ThrowsMessage<Error>(HasSubstr("cannot view [4, 3] as [5]")));
-  EXPECT_THAT([&] { t.data<int32_t>(); }, ThrowsMessage<Error>(HasSubstr("is f32 [4, 3] but is read as i32")));
+  EXPECT_THAT([&] { t.data<int32_t>(); },
+              ThrowsMessage<Error>(HasSubstr("is f32 [4, 3] but is read as i32")));
 }
 
 TEST(LedgerBook, KeepsPeaksByGroup) {
@@ -64,10 +65,12 @@ TEST(LedgerBook, KeepsPeaksByGroup) {
   EXPECT_EQ(host->ledger().groups_at_peak().at("activations"), 320);
 }
 
-// A random program of allocations, once on the meta device and once for real from the arena that was planned from it.
+// A random program of allocations, once on the meta device and once for real from the arena that was planned
+// from it.
 TEST(Arena, ServesTheRecordedSequenceWithoutOverlap) {
   const auto meta = make_meta_allocator();
-  const auto program = [](Allocator& allocator, const std::function<void(const std::vector<Tensor>&)>& check) {
+  const auto program = [](Allocator& allocator,
+                          const std::function<void(const std::vector<Tensor>&)>& check) {
     std::vector<Tensor> live;
     uint32_t state = 1;
     for (int i = 0; i < 300; ++i) {
@@ -100,12 +103,14 @@ TEST(Arena, ServesTheRecordedSequenceWithoutOverlap) {
   }
   EXPECT_THAT([&] { arena.allocate(8, "more"); }, ThrowsMessage<Error>(HasSubstr("comes after the last")));
   arena.begin_step();
-  EXPECT_THAT([&] { arena.allocate(1 << 20, "big"); }, ThrowsMessage<Error>(HasSubstr("this step is not the planned one")));
+  EXPECT_THAT([&] { arena.allocate(1 << 20, "big"); },
+              ThrowsMessage<Error>(HasSubstr("this step is not the planned one")));
 }
 
 TEST(HostAllocator, RefusesTheImpossibleWithAdvice) {
   EXPECT_THAT([] { host_allocator().allocate(size_t{1} << 60, "logits"); },
-              ThrowsMessage<Error>(testing::AllOf(HasSubstr("for logits"), HasSubstr("gradient_checkpointing: block"))));
+              ThrowsMessage<Error>(
+                  testing::AllOf(HasSubstr("for logits"), HasSubstr("gradient_checkpointing: block"))));
 }
 
 }  // namespace

@@ -12,9 +12,9 @@
 #include "base/gguf.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "tests/text/support.h"
 #include "text/export_vocab.h"
 #include "text/loaders.h"
-#include "tests/text/support.h"
 
 namespace nibble::text {
 namespace {
@@ -22,7 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
 
 class Directory {
  public:

@@ -12,8 +12,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/rng.h"
-#include "text/loaders.h"
 #include "tests/text/support.h"
+#include "text/loaders.h"
 
 namespace nibble::text {
 namespace {
@@ -21,7 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
 
 class TokenizerFiles : public ::testing::Test {
  protected:

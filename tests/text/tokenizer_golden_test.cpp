@@ -11,8 +11,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/text.h"
-#include "text/tokenizer.h"
 #include "tests/text/support.h"
+#include "text/tokenizer.h"
 
 namespace nibble::text {
 namespace {

@@ -12,15 +12,14 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "tests/text/support.h"
 #include "text/bpe.h"
 #include "text/loaders.h"
-#include "tests/text/support.h"
 
 namespace nibble::text {
 namespace {
 
 using ::testing::ElementsAre;
-
 
 // The byte-level golden tokenizer without normalizer, prefix space and added tokens.
 std::shared_ptr<const Tokenizer> lossless() {

@@ -241,7 +241,8 @@ TEST(Engine, ANonFiniteValueIsTracedToLayerAndOperation) {
 TEST(Engine, DropoutDiffersFromStepToStep) {
   for (const bool drops : {true, false}) {
     const TempDir dir;
-    const Prepared prepared = tiny_run(dir.path, {"dtype=f32", drops ? "lora_dropout=0.3" : "lora_dropout=0"});
+    const Prepared prepared =
+        tiny_run(dir.path, {"dtype=f32", drops ? "lora_dropout=0.3" : "lora_dropout=0"});
     const auto engine = make_engine(prepared);
     Trace moved;  // so that B is not zero
     run_steps(*engine, 1, 2, moved);

@@ -25,7 +25,8 @@ class Bowl {
     for (const int64_t n : {int64_t{100}, int64_t{4095}, int64_t{4097}, Optimizer::kChunk * 2 + 777}) {
       Tensor value = Tensor::empty(*allocator, {n}, kF32, "p");
       const Rng rng(5, static_cast<uint64_t>(n));
-      for (int64_t i = 0; i < n; ++i) value.data<float>()[i] = static_cast<float>(rng.normal(static_cast<uint64_t>(i)));
+      for (int64_t i = 0; i < n; ++i)
+        value.data<float>()[i] = static_cast<float>(rng.normal(static_cast<uint64_t>(i)));
       parameters.push_back(autograd::make_parameter(fmt::format("p{}", n), value));
     }
     for (Parameter& p : parameters) {
@@ -38,21 +39,25 @@ class Bowl {
   void run(int64_t first, int64_t last, double rate) {
     for (int64_t step = first; step <= last; ++step) {
       for (Parameter& p : parameters)
-        for (int64_t i = 0; i < p.grad().numel(); ++i) p.grad().data<float>()[i] = p.variable.value().data<float>()[i];
+        for (int64_t i = 0; i < p.grad().numel(); ++i)
+          p.grad().data<float>()[i] = p.variable.value().data<float>()[i];
       optimizer->step(stream, step, rate, 1.0);
     }
   }
   double norm() const {
     double sum = 0;
     for (const Parameter& p : parameters)
-      for (int64_t i = 0; i < p.variable.value().numel(); ++i) sum += std::pow(p.variable.value().data<float>()[i], 2);
+      for (int64_t i = 0; i < p.variable.value().numel(); ++i)
+        sum += std::pow(p.variable.value().data<float>()[i], 2);
     return std::sqrt(sum);
   }
   std::string bytes() {
     std::string all;
     for (const Parameter& p : parameters)
-      all.append(reinterpret_cast<const char*>(p.variable.value().raw()), static_cast<size_t>(p.variable.value().bytes()));
-    optimizer->write_state([&](std::span<const std::byte> b) { all.append(reinterpret_cast<const char*>(b.data()), b.size()); });
+      all.append(reinterpret_cast<const char*>(p.variable.value().raw()),
+                 static_cast<size_t>(p.variable.value().bytes()));
+    optimizer->write_state(
+        [&](std::span<const std::byte> b) { all.append(reinterpret_cast<const char*>(b.data()), b.size()); });
     return all;
   }
 
@@ -94,11 +99,13 @@ TEST_P(EveryOptimizer, IsTheSameForAnyNumberOfThreads) {
 
 TEST_P(EveryOptimizer, GoesOnFromItsState) {
   const TempDir dir;
-  Bowl whole(named(GetParam(), dir.path)), first(named(GetParam(), dir.path)), second(named(GetParam(), dir.path));
+  Bowl whole(named(GetParam(), dir.path)), first(named(GetParam(), dir.path)),
+      second(named(GetParam(), dir.path));
   whole.run(1, 6, 0.01);
   first.run(1, 3, 0.01);
   std::string state;
-  first.optimizer->write_state([&](std::span<const std::byte> b) { state.append(reinterpret_cast<const char*>(b.data()), b.size()); });
+  first.optimizer->write_state(
+      [&](std::span<const std::byte> b) { state.append(reinterpret_cast<const char*>(b.data()), b.size()); });
   for (size_t p = 0; p < first.parameters.size(); ++p)
     std::memcpy(second.parameters[p].variable.value().raw(), first.parameters[p].variable.value().raw(),
                 static_cast<size_t>(first.parameters[p].variable.value().bytes()));
@@ -112,7 +119,9 @@ TEST_P(EveryOptimizer, GoesOnFromItsState) {
   EXPECT_TRUE(second.bytes() == whole.bytes());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryOptimizer, testing::Values("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "sgd", "lion"));
+INSTANTIATE_TEST_SUITE_P(All, EveryOptimizer,
+                         testing::Values("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "sgd",
+                                         "lion"));
 
 class PagedPair : public testing::TestWithParam<std::pair<const char*, const char*>> {};
 
@@ -128,7 +137,8 @@ TEST_P(PagedPair, GivesTheSameBytesAsUnpaged) {
   EXPECT_TRUE(plain.bytes() == paged.bytes());
 }
 INSTANTIATE_TEST_SUITE_P(All, PagedPair,
-                         testing::Values(std::pair{"adamw", "paged_adamw"}, std::pair{"adamw_8bit", "paged_adamw_8bit"}));
+                         testing::Values(std::pair{"adamw", "paged_adamw"},
+                                         std::pair{"adamw_8bit", "paged_adamw_8bit"}));
 
 TEST(Optimizer, HoldsNoMoreThanThePagedMemory) {
   const TempDir dir;
@@ -138,7 +148,8 @@ TEST(Optimizer, HoldsNoMoreThanThePagedMemory) {
   const auto allocator = make_host_allocator();
   std::vector<Parameter> many;
   for (int i = 0; i < 40; ++i) {
-    many.push_back(autograd::make_parameter(fmt::format("p{}", i), Tensor::empty(*allocator, {64, 600}, kF32, "p")));
+    many.push_back(
+        autograd::make_parameter(fmt::format("p{}", i), Tensor::empty(*allocator, {64, 600}, kF32, "p")));
   }
   std::vector<Parameter*> pointers;
   for (Parameter& p : many) pointers.push_back(&p);
@@ -146,7 +157,8 @@ TEST(Optimizer, HoldsNoMoreThanThePagedMemory) {
   const Optimizer optimizer(pointers, named("paged_adamw", dir.path, limit), *allocator);
   EXPECT_GT(optimizer.file_bytes(), 12 << 20);
   EXPECT_LE(optimizer.resident_bytes(), limit);
-  EXPECT_EQ(allocator->ledger().current_bytes() - before, optimizer.resident_bytes()) << "what the plan says is what is held";
+  EXPECT_EQ(allocator->ledger().current_bytes() - before, optimizer.resident_bytes())
+      << "what the plan says is what is held";
 }
 
 TEST(Optimizer, SmallParametersKeepWholeStateUnder8Bits) {
@@ -164,7 +176,8 @@ TEST(Optimizer, StateOfAnotherRunIsRefused) {
   const TempDir dir;
   Bowl bowl(named("adamw", dir.path));
   EXPECT_THAT(message_of([&] {
-                bowl.optimizer->read_state([](const Optimizer::StateTensor&) { return std::span<const std::byte>(); });
+                bowl.optimizer->read_state(
+                    [](const Optimizer::StateTensor&) { return std::span<const std::byte>(); });
               }),
               testing::HasSubstr("p100/exp_avg has 0 bytes where this run needs 400"));
 }
@@ -174,7 +187,9 @@ TEST(Optimizer, AFullDiskIsToldBeforeTheFirstStep) {
   struct rlimit old {};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
   std::signal(SIGXFSZ, SIG_IGN);
-  struct rlimit small {1 << 16, old.rlim_max};
+  struct rlimit small {
+    1 << 16, old.rlim_max
+  };
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
   const std::string message = message_of([&] { Bowl bowl(named("paged_adamw", dir.path, 200 << 10)); });
   setrlimit(RLIMIT_FSIZE, &old);
@@ -190,7 +205,8 @@ TEST(Optimizer, GlobalNormIsThatOfAllGradientsTogether) {
   Tensor scratch = Tensor::empty(*bowl.allocator, {1}, kF32, "s");
   int64_t n = 0;
   for (Parameter& p : bowl.parameters) n += p.grad().numel();
-  EXPECT_NEAR(global_norm(bowl.stream, bowl.pointers, scratch), 0.5 * std::sqrt(static_cast<double>(n)), 1e-3);
+  EXPECT_NEAR(global_norm(bowl.stream, bowl.pointers, scratch), 0.5 * std::sqrt(static_cast<double>(n)),
+              1e-3);
   bowl.parameters[2].grad().data<float>()[7] = std::nanf("");
   EXPECT_TRUE(std::isnan(global_norm(bowl.stream, bowl.pointers, scratch)));
 }

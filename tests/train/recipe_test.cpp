@@ -28,7 +28,8 @@ std::string assignment_error(const std::string& assignment) {
 
 TEST(Recipe, ReadsEveryType) {
   const Recipe r = parsed(
-      "model: m.gguf\ndata: [a.jsonl, {path: b.csv, format: alpaca, weight: 0.5}]\nlearning_rate: 3e-4\nmax_steps: 12\n"
+      "model: m.gguf\ndata: [a.jsonl, {path: b.csv, format: alpaca, weight: 0.5}]\nlearning_rate: "
+      "3e-4\nmax_steps: 12\n"
       "packing: no\ntarget_modules: [q_proj, v_proj]\npaged_memory: 4 MiB\noptim: adamw_8bit\n");
   EXPECT_EQ(r.model, "m.gguf");
   ASSERT_EQ(r.data.size(), 2u);
@@ -50,15 +51,18 @@ TEST(Recipe, OneDataSetMayBeAMapOrAPath) {
 }
 
 TEST(Recipe, UnknownKeyNamesTheLineAndTheNearestKey) {
-  EXPECT_THAT(error_of("model: m\nlearning_rat: 1e-4\n"), HasSubstr("[r.yaml:2] unknown key \"learning_rat\"; did you mean learning_rate?"));
-  EXPECT_THAT(error_of("zzzzzzzzzz: 1"), HasSubstr("unknown key \"zzzzzzzzzz\"; `nibble train --help-recipe` lists every key"));
+  EXPECT_THAT(error_of("model: m\nlearning_rat: 1e-4\n"),
+              HasSubstr("[r.yaml:2] unknown key \"learning_rat\"; did you mean learning_rate?"));
+  EXPECT_THAT(error_of("zzzzzzzzzz: 1"),
+              HasSubstr("unknown key \"zzzzzzzzzz\"; `nibble train --help-recipe` lists every key"));
   EXPECT_THAT(assignment_error("lora_rank=8"), HasSubstr("did you mean lora_r"));
   EXPECT_THROW(parsed("learning_rat: 1"), UsageError);
 }
 
 TEST(Recipe, WrongValuesSayWhatWasExpected) {
   EXPECT_THAT(error_of("a: 1\nmax_steps: ten"), HasSubstr("unknown key"));
-  EXPECT_THAT(error_of("seed: 1\nmax_steps: ten"), HasSubstr("[r.yaml:2] max_steps takes a whole number, not \"ten\""));
+  EXPECT_THAT(error_of("seed: 1\nmax_steps: ten"),
+              HasSubstr("[r.yaml:2] max_steps takes a whole number, not \"ten\""));
   EXPECT_THAT(error_of("max_steps: 1.5"), HasSubstr("max_steps takes a whole number, not \"1.5\""));
   EXPECT_THAT(error_of("learning_rate: fast"), HasSubstr("learning_rate takes a number, not \"fast\""));
   EXPECT_THAT(error_of("learning_rate: nan"), HasSubstr("takes a number"));
@@ -102,7 +106,9 @@ TEST(Recipe, AssignmentsGoBeforeTheFile) {
 }
 
 TEST(Recipe, WhatIsPrintedReadsBackTheSame) {
-  Recipe r = parsed("model: \"a: b # c\"\ndata: [\"x y.jsonl\", {path: b, weight: 2}]\nlearning_rate: 1.0000000001e-5\nmemory_limit: 2GB\n");
+  Recipe r = parsed(
+      "model: \"a: b # c\"\ndata: [\"x y.jsonl\", {path: b, weight: 2}]\nlearning_rate: "
+      "1.0000000001e-5\nmemory_limit: 2GB\n");
   set_field(r, "target_modules=[\"a,b\", '.*q_proj']");
   Recipe again;
   read_recipe_text(again, recipe_yaml(r), "printed");

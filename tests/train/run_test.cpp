@@ -98,14 +98,16 @@ TEST(Run, LeavesWhatIsPromised) {
 TEST(Run, FullFineTuningLeavesAModelEachTimeItIsTheBest) {
   const TempDir dir;
   const std::string out = dir.path + "/run";
-  const RunResult result = run(out, {"method=full", "quantize=none", "dtype=f32", "eval_steps=2", "learning_rate=0.001"});
+  const RunResult result =
+      run(out, {"method=full", "quantize=none", "dtype=f32", "eval_steps=2", "learning_rate=0.001"});
   ASSERT_EQ(result.evals.size(), 3u);
   EXPECT_LT(result.evals[2].loss, result.evals[0].loss) << "so the best was written more than once";
   for (const std::string& place : {out, out + "/best"}) {
     const io::ModelFiles model = io::open_model(place);
     EXPECT_NE(model.hash(), io::open_model(kTiny).hash());
     EXPECT_THAT(model.sources, testing::IsEmpty()) << "its weights are new";
-    for (const auto& entry : fs::directory_iterator(place)) EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos);
+    for (const auto& entry : fs::directory_iterator(place))
+      EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos);
   }
 }
 
@@ -286,14 +288,16 @@ TEST(Run, NonFiniteStopsWithTheLastGoodCheckpointOrIsSkipped) {
               HasSubstr("20 steps in a row were not finite"));
 }
 
-// The CPU's cross entropy, two of whose training calls lose a value: a step's, and the search's that runs it again.
+// The CPU's cross entropy, two of whose training calls lose a value: a step's, and the search's that runs it
+// again.
 int64_t training_calls = 0;
-void lossy_cross_entropy(backend::Stream& stream, Tensor& logits, const Tensor& labels, float factor, bool gradient,
-                         Tensor& losses) {
+void lossy_cross_entropy(backend::Stream& stream, Tensor& logits, const Tensor& labels, float factor,
+                         bool gradient, Tensor& losses) {
   backend::cpu::cross_entropy(stream, logits, labels, factor, gradient, losses);
   if (!gradient) return;
   ++training_calls;
-  if (training_calls == 3 || training_calls == 4) losses.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+  if (training_calls == 3 || training_calls == 4)
+    losses.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
 }
 
 TEST(Run, ASkippedStepIsLeftOutAndTheRunGoesOn) {
@@ -301,11 +305,13 @@ TEST(Run, ASkippedStepIsLeftOutAndTheRunGoesOn) {
   const auto lossy_run = [&](const std::string& name, const std::vector<std::string>& keys, bool resume) {
     Prepared prepared = tiny_run(dir.path + "/" + name, keys);
     backend::cross_entropy.set(Device::kCpu, lossy_cross_entropy);
-    const RunResult result = run_training(std::move(prepared), {.resume = resume, .quiet = true, .started = now_seconds()});
+    const RunResult result =
+        run_training(std::move(prepared), {.resume = resume, .quiet = true, .started = now_seconds()});
     backend::cross_entropy.set(Device::kCpu, backend::cpu::cross_entropy);
     return result;
   };
-  const std::vector<std::string> keys = {"on_nonfinite=skip", "save_total_limit=1", "eval_steps=2", "lr_scheduler_type=constant"};
+  const std::vector<std::string> keys = {"on_nonfinite=skip", "save_total_limit=1", "eval_steps=2",
+                                         "lr_scheduler_type=constant"};
   training_calls = 0;
   const RunResult whole = lossy_run("whole", keys, false);
   EXPECT_EQ(whole.skipped, 1);
@@ -525,7 +531,8 @@ TEST(Manifest, ValuesOfAnotherTypeAreErrors) {
   std::filesystem::create_directories(dir.path);
   const auto text = [&](const std::string& json) { write_file_atomic(dir.path + "/" + kManifestFile, json); };
   text(R"({"format": "1", "recipe": {}})");
-  EXPECT_THAT([&] { read_manifest(dir.path); }, testing::ThrowsMessage<Error>(testing::HasSubstr("\"format\" should be a whole number")));
+  EXPECT_THAT([&] { read_manifest(dir.path); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("\"format\" should be a whole number")));
   text(R"({"format": 1, "recipe": {}, "base_hash": 7})");
   const Json manifest = read_manifest(dir.path);
   EXPECT_THAT([&] { manifest_differences(manifest, manifest); },

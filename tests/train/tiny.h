@@ -21,7 +21,9 @@ class TempDir {
  public:
   TempDir() {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    path = (std::filesystem::temp_directory_path() / fmt::format("nibble-{}-{}-{}", info->test_suite_name(), info->name(), ::getpid())).string();
+    path = (std::filesystem::temp_directory_path() /
+            fmt::format("nibble-{}-{}-{}", info->test_suite_name(), info->name(), ::getpid()))
+               .string();
     std::filesystem::remove_all(path);
     std::filesystem::create_directories(path);
   }
@@ -60,7 +62,8 @@ inline Prepared tiny_run(const std::string& out, const std::vector<std::string>&
   set_field(recipe, "model", kTiny);
   set_field(recipe, "data", "rule");
   set_field(recipe, "out", out);
-  for (const char* assignment : {"lora_r=4", "lora_alpha=8", "per_device_train_batch_size=2", "max_steps=6", "learning_rate=0.003"})
+  for (const char* assignment :
+       {"lora_r=4", "lora_alpha=8", "per_device_train_batch_size=2", "max_steps=6", "learning_rate=0.003"})
     set_field(recipe, assignment);
   for (const std::string& assignment : assignments) set_field(recipe, assignment);
   check_recipe(recipe);

@@ -1,5 +1,6 @@
-// Memory of f32 or bf16 whose type is looked up at each vector: for kernels of many operands, where code for every
-// combination of types takes longer to compile than the branch, which is always taken alike, takes to run.
+// Memory of f32 or bf16 whose type is looked up at each vector: for kernels of many operands, where code for
+// every combination of types takes longer to compile than the branch, which is always taken alike, takes to
+// run.
 #pragma once
 #include "tensor/tensor.h"
 
@@ -13,7 +14,8 @@ struct AnyFloats {
   // An undefined tensor gives null. Errors: Error{op} for any type but f32 and bf16.
   AnyFloats(const Tensor& t, const char* op) {
     if (!t) return;
-    require(t.dtype() == kF32 || t.dtype() == kBF16, op, "expected f32 or bf16, got {}", dtype_name(t.dtype()));
+    require(t.dtype() == kF32 || t.dtype() == kBF16, op, "expected f32 or bf16, got {}",
+            dtype_name(t.dtype()));
     data = t.raw();
     narrow = t.dtype() == kBF16;
   }

@@ -150,8 +150,8 @@ void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, 
   const DType dtype = out.dtype();
   require(dtype == kF32 || dtype == kBF16, "decode_weight", "decodes to f32 or bf16, not {}",
           dtype_name(dtype));
-  require(out.numel() == (end - begin) * cols, "decode_weight", "{} rows of {} into {}", end - begin,
-          w.shape, out.shape());
+  require(out.numel() == (end - begin) * cols, "decode_weight", "{} rows of {} into {}", end - begin, w.shape,
+          out.shape());
   std::byte* to = out.raw();
   const int64_t row_bytes = cols * dtype_bytes(dtype);
   const int64_t grain = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(cols, 1));

@@ -1,4 +1,5 @@
-// What one step of k multiplies in a product: a float of each operand, or a pair of shorter numbers in its place.
+// What one step of k multiplies in a product: a float of each operand, or a pair of shorter numbers in its
+// place.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -6,7 +7,8 @@
 namespace nibble::backend::cpu {
 
 // kPair: of bf16, by the processor's instruction (AVX512-BF16). kEmulatedPair: the same arithmetic from f32
-// multiply-adds, for tests on other processors. kInt16Pair: of 16-bit integers into 32-bit sums, which are exact.
+// multiply-adds, for tests on other processors. kInt16Pair: of 16-bit integers into 32-bit sums, which are
+// exact.
 enum class Step : uint8_t { kFloat, kPair, kEmulatedPair, kInt16Pair };
 
 // What products of bf16 use here: kPair where the processor and the chosen instruction set have it.

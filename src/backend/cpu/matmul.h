@@ -37,14 +37,15 @@ struct Product {
 
 // Up to here columns are divided among threads instead of rows.
 inline constexpr int64_t kFewRows = 96;
-// Up to here a B is packed in one piece of k whatever its columns: what a pair of another step beside it relies on.
+// Up to here a B is packed in one piece of k whatever its columns: what a pair of another step beside it
+// relies on.
 inline constexpr int64_t kInt8Depth = 2048;
 
-// Our own packed multiply-adds, the step being chosen here: bf16 operands are widened while they are packed, or, with
-// many rows on a processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then rounded.
-// With an I8 B the products are of integers: each row of A is scaled to 15 bits in each block of k.
-// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies. With an I8 B an even k and A as it lies;
-// with both at most kInt8Depth of k.
+// Our own packed multiply-adds, the step being chosen here: bf16 operands are widened while they are packed,
+// or, with many rows on a processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then
+// rounded. With an I8 B the products are of integers: each row of A is scaled to 15 bits in each block of k.
+// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies. With an I8 B an even k and A as it
+// lies; with both at most kInt8Depth of k.
 void multiply_packed(Stream& stream, Product product);
 
 }  // namespace nibble::backend::cpu

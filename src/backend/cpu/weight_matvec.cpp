@@ -58,8 +58,7 @@ void weight_matvec(Stream& stream, const Tensor& x, const quant::Weight& w, Tens
   require(w.shape.rank() == 2 && x.shape().last() == cols, "weight_matvec", "x {} does not fit a weight {}",
           x.shape(), w.shape);
   require(y.shape().last() == rows && y.shape().rows() == count && count <= kMatvecRows, "weight_matvec",
-          "{} times {} into {} (at most {} rows)", x.shape(), w.shape, y.shape(),
-          kMatvecRows);
+          "{} times {} into {} (at most {} rows)", x.shape(), w.shape, y.shape(), kMatvecRows);
   for (const DType t : {x.dtype(), y.dtype()})
     require(t == kF32 || t == kBF16, "weight_matvec", "expected f32 or bf16, got {}", dtype_name(t));
   if (x.dtype() == kBF16 && matvec_int16_supports(w)) return matvec_int16(stream, x, w, y);

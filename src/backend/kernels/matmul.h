@@ -1,6 +1,6 @@
-// Matrix products: packed multiply-adds of our own on the CPU (tested against oneDNN, whose bf16 inputs would have to be
-// widened in a pass of their own), cuBLASLt on CUDA. Results do not depend on threads: on the CPU each output is one chain
-// of sums over blocks of k that k alone decides.
+// Matrix products: packed multiply-adds of our own on the CPU (tested against oneDNN, whose bf16 inputs would
+// have to be widened in a pass of their own), cuBLASLt on CUDA. Results do not depend on threads: on the CPU
+// each output is one chain of sums over blocks of k that k alone decides.
 #pragma once
 #include "backend/kernel_slot.h"
 
@@ -8,43 +8,45 @@ namespace nibble::backend {
 
 // C = (accumulate ? C : 0) + alpha · op(A) · op(B), row-major; op is transpose where asked.
 //   transpose_a: A is [k, m], else [m, k].   transpose_b: B is [n, k], else [k, n].   C [m, n].
-// A and B are F32 or BF16, C F32 or BF16; products of BF16 inputs accumulate in f32, one rounding at the end (two with
-// accumulate). Numeric class: rounding (order of the inner sum is the library's).
-// B may also be the codes I8 of an int8 weight with the `absmax` F32 of its rows as stored (value = code · absmax / 127):
-// a product of integers, A scaled to 15 bits by the largest of up to 768 neighbours of a row, sums exact in 32 bits. Then k
-// is even and A lies as it is.
+// A and B are F32 or BF16, C F32 or BF16; products of BF16 inputs accumulate in f32, one rounding at the end
+// (two with accumulate). Numeric class: rounding (order of the inner sum is the library's). B may also be the
+// codes I8 of an int8 weight with the `absmax` F32 of its rows as stored (value = code · absmax / 127): a
+// product of integers, A scaled to 15 bits by the largest of up to 768 neighbours of a row, sums exact in 32
+// bits. Then k is even and A lies as it is.
 struct MatmulArgs {
   bool transpose_a = false, transpose_b = false, accumulate = false;
   float alpha = 1;
   const Tensor* absmax = nullptr;
 };
-inline KernelSlot<void(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args)> matmul{"matmul"};
+inline KernelSlot<void(Stream&, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args)> matmul{
+    "matmul"};
 
 // A product of a frozen weight and of a low-rank pair beside it in one pass over X (LoRA, Hu et al. 2021):
 //   T = alpha · X · op(P),   C = (accumulate ? C : 0) + X · op(W) + beta · T · op(Q)
-// X [m, k], C [m, n], T [m, r]; op transposes all three or none: W [n, k], P [r, k], Q [n, r], or W [k, n], P [k, r],
-// Q [r, n]. T takes part in C as it is stored (rounded to its type); C is rounded once, with few
-// rows also before the pair is added.
-// Types and numeric class as matmul, W also I8.
+// X [m, k], C [m, n], T [m, r]; op transposes all three or none: W [n, k], P [r, k], Q [n, r], or W [k, n], P
+// [k, r], Q [r, n]. T takes part in C as it is stored (rounded to its type); C is rounded once, with few rows
+// also before the pair is added. Types and numeric class as matmul, W also I8.
 struct LowRankArgs {
   bool transpose = false, accumulate = false;
   float alpha = 1, beta = 1;
   const Tensor* absmax = nullptr;
 };
-inline KernelSlot<void(Stream&, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q, Tensor& t, Tensor& c,
-                       LowRankArgs args)>
+inline KernelSlot<void(Stream&, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q, Tensor& t,
+                       Tensor& c, LowRankArgs args)>
     low_rank_matmul{"low_rank_matmul"};
 
-// Gradients of thin factors: G = (accumulate ? G : 0) + alpha · Sᵀ · X.  S [t, r], X [t, n] F32 or BF16; G F32 [r, n], or
-// [n, r] where `transpose_out`. Sums run over t in order, in blocks of a fixed size.
+// Gradients of thin factors: G = (accumulate ? G : 0) + alpha · Sᵀ · X.  S [t, r], X [t, n] F32 or BF16; G
+// F32 [r, n], or [n, r] where `transpose_out`. Sums run over t in order, in blocks of a fixed size.
 struct ThinArgs {
   bool transpose_out = false, accumulate = false;
   float alpha = 1;
 };
-inline KernelSlot<void(Stream&, const Tensor& s, const Tensor& x, Tensor& g, ThinArgs args)> thin_gradient{"thin_gradient"};
+inline KernelSlot<void(Stream&, const Tensor& s, const Tensor& x, Tensor& g, ThinArgs args)> thin_gradient{
+    "thin_gradient"};
 
-// The type in which weights should be decoded for products on this device: the compute type. Where the processor has no
-// bf16 product, bf16 weights are widened while they are packed, so decoding them to F32 would only cost memory.
+// The type in which weights should be decoded for products on this device: the compute type. Where the
+// processor has no bf16 product, bf16 weights are widened while they are packed, so decoding them to F32
+// would only cost memory.
 DType product_dtype(Device device, DType compute);
 // Do products on this device take an int8 weight's codes, where k is even?
 bool multiplies_int8(Device device, DType compute);
