@@ -4,8 +4,6 @@
 // k counts steps (gemm_step.h): with pairs every offset along k is half of what it is in values, and operands
 // are read as the floats that two of their neighbours make. Beside a product of integers a low-rank pair is
 // one of floats.
-#include <cmath>
-
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -32,6 +30,7 @@ struct PackedPair {
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/gemm-inl.h"
+#include "backend/cpu/integers-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
@@ -123,44 +122,6 @@ Matrix rounded_rows(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int6
   return {to, kF32, k, false};
 }
 
-// A stretch of a row as integers; returns what they are to be multiplied with. `absmax`: factors of its
-// values, or null.
-template <class T>
-float integers(const T* from, const float* absmax, int64_t n, int16_t* to) {
-  constexpr float kLevels = 16383,
-                  kLeast = 0x1.0p-100f;  // 2 · 384 · 127 · 16383 < 2³¹; the reciprocal overflows below
-  const hn::ScalableTag<float> d;
-  const hn::Rebind<int16_t, decltype(d)> d16;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d)), whole = n / lanes * lanes;
-  const auto value = [&](int64_t i) HWY_ATTR {
-    const auto v = load_f32(d, from + i);
-    return absmax == nullptr ? v : hn::Mul(v, hn::LoadU(d, absmax + i));
-  };
-  const auto one = [&](int64_t i) { return absmax == nullptr ? widen(from[i]) : widen(from[i]) * absmax[i]; };
-  auto most = hn::Zero(d), probe = hn::Zero(d);
-  for (int64_t i = 0; i < whole; i += lanes) {
-    const auto v = value(i);
-    most = hn::Max(most, hn::Abs(v));
-    probe = hn::MulAdd(v, hn::Zero(d), probe);
-  }
-  float largest = hn::GetLane(hn::MaxOfLanes(d, most)), not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
-  for (int64_t i = whole; i < n; ++i) {
-    largest = std::max(largest, std::abs(one(i)));
-    not_finite += one(i) * 0.0f;
-  }
-  const bool usable = largest >= kLeast && not_finite == 0;
-  const float factor = usable ? kLevels / largest : 0.0f;
-  const auto up = hn::Set(d, factor);
-  for (int64_t i = 0; i < whole; i += lanes) {
-    const auto scaled =
-        usable ? hn::NearestInt(hn::Mul(value(i), up)) : hn::Zero(hn::RebindToSigned<decltype(d)>());
-    hn::StoreU(hn::DemoteTo(d16, scaled), d16, to + i);
-  }
-  for (int64_t i = whole; i < n; ++i)
-    to[i] = usable ? static_cast<int16_t>(std::lrintf(one(i) * factor)) : int16_t{0};
-  return largest / (kLevels * 127) + not_finite;
-}
-
 // Rows of A over steps [k0, k0 + k) as integers, those of each block of k with scales of their own.
 struct IntegerRows {
   Matrix pairs;
@@ -175,9 +136,10 @@ IntegerRows integer_rows(const Product& p, int64_t row, int64_t rows, int64_t k0
       const int64_t from = (row + r) * p.a.ld + 2 * (k0 + at), n = 2 * std::min(block, k - at);
       auto* out = reinterpret_cast<int16_t*>(to + r * k + at);
       const float* factors = absmax == nullptr ? nullptr : absmax + 2 * at;
-      scales[at / block * rows + r] =
-          p.a.dtype == kF32 ? integers(static_cast<const float*>(p.a.data) + from, factors, n, out)
-                            : integers(static_cast<const BFloat16*>(p.a.data) + from, factors, n, out);
+      const float scale = p.a.dtype == kF32
+                              ? to_integers(static_cast<const float*>(p.a.data) + from, factors, n, out)
+                              : to_integers(static_cast<const BFloat16*>(p.a.data) + from, factors, n, out);
+      scales[at / block * rows + r] = scale / 127;  // of B's codes
     }
   return {{to, kF32, k, false}, scales};
 }

@@ -35,6 +35,7 @@ inline constexpr int64_t kAhead = 4096;  // bytes of weights between what is wor
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/ggml-inl.h"
+#include "backend/cpu/integers-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
@@ -67,33 +68,17 @@ void arrange_pairs(const int16_t* from, int64_t n, int16_t* to) {
           for (int64_t k = 0; k < 8; ++k) *to++ = from[i + 2 * (16 * part + 8 * upper + k) + nibble];
 }
 
-// x (bf16, n values) in runs. `levels` is what a run's largest magnitude becomes; a run below kLeast counts
-// as zero (its reciprocal would overflow), one that is not finite makes every product NaN.
-void prepare_inputs(const std::byte* x, int64_t n, int64_t run, float levels, bool pairs, int16_t* plain,
+// x (bf16, n values) in runs.
+void prepare_inputs(const std::byte* x, int64_t n, int64_t run, bool pairs, int16_t* plain,
                     int16_t* to_values, float* to_scales, float* to_sums, int64_t apart) {
-  constexpr float kLeast = 0x1.0p-100f;
   const F32 d;
-  const hn::Rebind<int16_t, F32> d16;
   const auto* v = reinterpret_cast<const BFloat16*>(x);
   int16_t* values = pairs ? plain : to_values;
   for (int64_t r = 0; r < n / run; ++r, v += run, values += run) {
-    auto most = hn::Zero(d), sum = hn::Zero(d), probe = hn::Zero(d);
-    for (int64_t i = 0; i < run; i += kLanes) {
-      const auto f = load_f32(d, v + i);
-      most = hn::Max(most, hn::Abs(f));
-      sum = hn::Add(sum, f);
-      probe = hn::MulAdd(f, hn::Zero(d), probe);
-    }
-    const float largest = hn::GetLane(hn::MaxOfLanes(d, most)),
-                not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
-    const bool usable = largest >= kLeast && not_finite == 0;
-    to_scales[r * apart] = largest / levels + not_finite;
+    auto sum = hn::Zero(d);
+    for (int64_t i = 0; i < run; i += kLanes) sum = hn::Add(sum, load_f32(d, v + i));
     to_sums[r * apart] = hn::GetLane(hn::SumOfLanes(d, sum));
-    const auto up = hn::Set(d, usable ? levels / largest : 0.0f);
-    for (int64_t i = 0; i < run; i += kLanes) {
-      const auto scaled = usable ? hn::NearestInt(hn::Mul(load_f32(d, v + i), up)) : hn::Zero(I32());
-      hn::StoreU(hn::DemoteTo(d16, scaled), d16, values + i);
-    }
+    to_scales[r * apart] = to_integers(v, nullptr, run, values);
   }
   if (pairs) arrange_pairs(plain, n, to_values);
 }
@@ -404,7 +389,6 @@ HWY_EXPORT(prepare_inputs);
 HWY_EXPORT(ggml_rows);
 HWY_EXPORT(codebook_rows);
 
-constexpr float kInputLevels = 16383;
 constexpr int64_t kMostRows = 256;  // of weights that one chunk of work takes
 
 // A code book's values as 14-bit integers, split into bytes.
@@ -439,8 +423,8 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
   auto* scales = reinterpret_cast<float*>(values + (count + 1) * cols);
   float* sums = scales + count * runs;
   for (int64_t t = 0; t < count; ++t) HWY_DYNAMIC_DISPATCH(prepare_inputs)
-  (x.raw() + t * cols * 2, cols, run, kInputLevels, codebook, values + count * cols, values + t * cols,
-   scales + t, sums + t, count);
+  (x.raw() + t * cols * 2, cols, run, codebook, values + count * cols, values + t * cols, scales + t,
+   sums + t, count);
   const Int16Inputs inputs{values, cols, scales, sums, count};
   // Two chunks for each thread: long stretches of memory are read faster than short ones in turn.
   const int64_t grain = std::clamp<int64_t>((rows / (2 * threads()) + 3) / 4 * 4, 4, kMostRows);
