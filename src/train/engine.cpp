@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "io/bnb_checkpoint.h"
 #include "io/peft_adapter.h"
+#include "nn/loftq.h"
 #include "text/export.h"
 #include "train/loading.h"
 #include "train/nonfinite.h"
@@ -47,6 +48,7 @@ Engine::Engine(const Prepared& prepared, StepPlan plan)
   model_ = load_base(prepared.files, recipe, stream_);
   adapter_config_ = make_trainable(*model_, recipe, *allocator_);
   adapter_config_.base_model = recipe.model;
+  if (recipe.init_lora_weights == "loftq") start_adapters();
   parameters_ = trainable_parameters(*model_, recipe, *allocator_);
   optimizer_ = std::make_unique<Optimizer>(parameters_, optimizer_options(recipe), *allocator_);
   allocator_->trim();
@@ -66,6 +68,16 @@ Engine::Engine(const Prepared& prepared, StepPlan plan)
 }
 
 Engine::~Engine() = default;
+
+void Engine::start_adapters() {
+  const auto visit = [&](const nn::LinearVisitor& visitor) { model_->visit_linears(visitor); };
+  if (nn::start_at_quantization_error(visit, kAdapter, *prepared_.files.weights, stream_) == 0)
+    throw UsageError(
+        "init_lora_weights",
+        fmt::format("loftq needs the weights that {} are made of, and {} holds no others; give the model "
+                    "in 16 bits, or choose kaiming",
+                    prepared_.recipe.quantize, prepared_.recipe.model));
+}
 
 void Engine::forget_gradients() {
   for (autograd::Parameter* parameter : parameters_) parameter->variable.slot()->filled = false;

@@ -53,6 +53,7 @@ class Engine {
   std::string find_nonfinite(const data::StepBatch& batch, int64_t step, size_t first, size_t last,
                              float weight);
   void forget_gradients();
+  void start_adapters();
 
   const Prepared& prepared_;
   StepPlan plan_;

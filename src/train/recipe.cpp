@@ -297,6 +297,17 @@ void settle_base(Recipe& recipe) {
   }
   if (recipe.init == "random" && recipe.lora())
     bad("init", "random weights are worth no adapter: set method to full");
+  if (recipe.init_lora_weights == "loftq") {
+    if (!recipe.lora() || !recipe.adapter.empty())
+      bad("init_lora_weights",
+          recipe.lora() ? "loftq is for fresh adapters; the one that `adapter` names has values of its own"
+                        : "loftq is for adapters; set method to lora");
+    if (recipe.quantize == "none" || recipe.quantize == "stored")
+      bad("init_lora_weights",
+          fmt::format("loftq begins at what quantizing loses, and with quantize: {} nothing is "
+                      "quantized here; choose kaiming, or a format such as nf4",
+                      recipe.quantize));
+  }
   const bool has_scales = recipe.quantize != "none" && recipe.quantize != "stored" &&
                           quant::find_format(recipe.quantize).has_block_scales();
   if (!has_scales && !recipe.was_given("double_quant")) recipe.double_quant = false;

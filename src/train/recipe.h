@@ -36,6 +36,7 @@ struct Recipe {
   double lora_alpha = 32;
   double lora_dropout = 0;
   bool use_rslora = false;
+  std::string init_lora_weights = "kaiming";
   std::vector<std::string> target_modules = {"all-linear"};
   // optimizer
   double learning_rate = 2e-4;

@@ -65,6 +65,10 @@ const Field kFields[] = {
      "Share of an adapter's inputs that is dropped in training.", 0, 0.99},
     {"use_rslora", "Method", kSwitch, &Recipe::use_rslora, kMust,
      "Scale by lora_alpha / sqrt(lora_r) instead (rank-stabilised)."},
+    {"init_lora_weights", "Method", kChoice, &Recipe::init_lora_weights, kMust,
+     "What adapters begin as: kaiming nothing (A random, B zero); loftq the best they can hold of what "
+     "quantizing the base lost (Li et al. 2023), which needs a model that is not quantized yet.",
+     0, 0, "kaiming|loftq"},
     {"target_modules", "Method", kList, &Recipe::target_modules, kMust,
      "Which linear layers get an adapter: names such as q_proj, one regular expression over whole paths, or "
      "all-linear (all but the head)."},

@@ -204,6 +204,25 @@ TEST(Engine, TrainingLowersTheLoss) {
   EXPECT_LT(*engine->evaluate(held_out), 0.9 * before);
 }
 
+TEST(Engine, AdaptersCanBeginAtTheQuantizationError) {
+  const TempDir dir;
+  const std::vector<data::MicroBatch> held_out = {packed(counting_examples(4, 8, 1000))};
+  const auto first_loss = [&](const std::vector<std::string>& assignments) {
+    const Prepared prepared = tiny_run(dir.path, assignments);
+    return *make_engine(prepared)->evaluate(held_out);
+  };
+  const double dense = first_loss({"dtype=f32", "quantize=none"}),
+               nf4 = first_loss({"dtype=f32", "quantize=nf4", "lora_r=64"});
+  EXPECT_GT(std::abs(nf4 - dense), 1e-3);
+  // A rank as large as the layers holds all of the error.
+  EXPECT_NEAR(first_loss({"dtype=f32", "quantize=nf4", "lora_r=64", "init_lora_weights=loftq"}), dense, 1e-5);
+
+  Prepared quantized = tiny_run(dir.path, {"quantize=nf4", "init_lora_weights=loftq"});
+  quantized.files = io::open_model(kTiny + "/nf4");
+  EXPECT_THAT(message_of([&] { make_engine(quantized); }),
+              HasSubstr("loftq needs the weights that nf4 are made of"));
+}
+
 TEST(Engine, FullFineTuningTrainsEveryWeight) {
   const TempDir dir;
   const Prepared prepared = tiny_run(dir.path, {"method=full", "dtype=f32", "learning_rate=0.001"});

@@ -130,6 +130,11 @@ TEST(Recipe, ChecksWhatFieldsAloneCannotSay) {
   EXPECT_THAT(check("model: m\ndata: d\nquantize: nf5"), HasSubstr("nf4"));
   EXPECT_THAT(check("model: m\ndata: d\nblock_size: 65"), HasSubstr("block"));
   EXPECT_THAT(check("model: m\ndata: d\nnum_train_epochs: 0"), HasSubstr("at least a part of an epoch"));
+  const std::string loftq = "model: m\ndata: d\ninit_lora_weights: loftq\n";
+  EXPECT_THAT(check(loftq + "method: full"), HasSubstr("set method to lora"));
+  EXPECT_THAT(check(loftq + "adapter: a"), HasSubstr("values of its own"));
+  EXPECT_THAT(check(loftq + "quantize: none"), HasSubstr("nothing is quantized here"));
+  EXPECT_EQ(check(loftq), "");
   EXPECT_EQ(check("model: m\ndata: d\nmethod: full"), "");
   EXPECT_EQ(check("model: m\ndata: d\nquantize: int8"), "");
   Recipe r = parsed("model: /x/SmolLM2.gguf\ndata: /y/requests.jsonl");

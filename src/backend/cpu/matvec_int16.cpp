@@ -18,13 +18,20 @@
 #define NIBBLE_CPU_MATVEC_INT16
 namespace nibble::backend::cpu {
 // Rows of inputs, ready for products: x[t, i] ≈ values[t * stride + i] * scales[run * count + t], run = i /
-// (its length); sums[run * count + t] is Σ x over the run.
+// (its length); sums[run * count + t] is Σ x over the run. Within a run values stand as the kernel wants
+// them.
 struct Int16Inputs {
   const int16_t* values;
   int64_t stride;
   const float *scales, *sums;
   int64_t count;  // of all rows, also in inputs from() one of them on
   Int16Inputs from(int64_t t) const { return {values + t * stride, stride, scales + t, sums + t, count}; }
+};
+enum class InputOrder : uint8_t {
+  kPlain,
+  kPairs,    // as the code books' shuffles deliver weights
+  kBytes,    // the run's low bytes, then its high ones: x = 256 · high + low, both signed
+  kEvenOdd,  // of as many values as a vector has bytes those at even places, then the others
 };
 inline constexpr int64_t kAhead = 4096;  // bytes of weights between what is worked on and what is fetched
 }  // namespace nibble::backend::cpu
@@ -44,22 +51,75 @@ using D8 = hn::CappedTag<uint8_t, 32>;
 using D16 = hn::Repartition<int16_t, D8>;
 using D32 = hn::Repartition<int32_t, D8>;
 using DF = hn::Repartition<float, D8>;
-using H8 = hn::Rebind<uint8_t, D16>;  // as many bytes as there are 16-bit lanes
 constexpr int64_t kBytes = HWY_MIN(HWY_LANES(uint8_t), 32);
 constexpr int64_t kShorts = kBytes / 2;
-
+constexpr int64_t kSplitRun = 32;  // values whose low and high bytes stand apart
+using V8 = hn::Vec<D8>;
 using V16 = hn::Vec<D16>;
 using V32 = hn::Vec<D32>;
 
-// sum + pairwise products; which lane takes which pair is the target's business, the total is exact.
-HWY_INLINE V32 multiply_add(V16 w, const int16_t* x, V32 sum) {
+// sum + products of weights that a run hands on and the run's inputs from `at`; which 32-bit lane takes which
+// product is the target's business, the total is exact.
+HWY_INLINE V32 multiply_add(V16 w, const int16_t* inputs, int64_t at, V32 sum) {
   auto rest = hn::Zero(D32());
-  sum = hn::ReorderWidenMulAccumulate(D32(), w, hn::LoadU(D16(), x), sum, rest);
+  sum = hn::ReorderWidenMulAccumulate(D32(), w, hn::LoadU(D16(), inputs + at), sum, rest);
   return hn::Add(sum, rest);
 }
 
-// Int16Inputs of a run are stored in the order in which the code books' shuffles deliver weights: of every
-// kBytes bytes of codes the high nibbles' lower and upper halves (of each 16 bytes), then the low nibbles'.
+#if HWY_ARCH_X86
+// kBytes codes of 0 … 15, times the low and the high bytes of inputs: fewer instructions than widening the
+// codes takes, and the same exact sum.
+HWY_INLINE V32 multiply_add(V8 w, const int16_t* inputs, int64_t at, V32 sum) {
+  const auto *low = reinterpret_cast<const int8_t*>(inputs) + at, *high = low + kSplitRun;
+#if HWY_TARGET <= HWY_AVX2
+  const auto bytes = [](const int8_t* p)
+                         HWY_ATTR { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+  const __m256i of_low = _mm256_madd_epi16(_mm256_maddubs_epi16(w.raw, bytes(low)), _mm256_set1_epi16(1)),
+                of_high = _mm256_madd_epi16(_mm256_maddubs_epi16(w.raw, bytes(high)), _mm256_set1_epi16(256));
+#else
+  const auto bytes = [](const int8_t* p)
+                         HWY_ATTR { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+  const __m128i of_low = _mm_madd_epi16(_mm_maddubs_epi16(w.raw, bytes(low)), _mm_set1_epi16(1)),
+                of_high = _mm_madd_epi16(_mm_maddubs_epi16(w.raw, bytes(high)), _mm_set1_epi16(256));
+#endif
+  return hn::Add(sum, hn::Add(V32{of_low}, V32{of_high}));
+}
+#endif
+
+void arrange_bytes(const int16_t* from, int64_t n, int16_t* to) {
+  const hn::Rebind<int8_t, D16> bytes;
+  auto* out = reinterpret_cast<int8_t*>(to);
+  for (int64_t run = 0; run < n; run += kSplitRun, out += 2 * kSplitRun)
+    for (int64_t i = 0; i < kSplitRun; i += kShorts) {
+      const auto v = hn::LoadU(D16(), from + run + i), low = hn::ShiftRight<8>(hn::ShiftLeft<8>(v));
+      hn::StoreU(hn::DemoteTo(bytes, low), bytes, out + i);
+      hn::StoreU(hn::DemoteTo(bytes, hn::ShiftRight<8>(hn::Sub(v, low))), bytes, out + kSplitRun + i);
+    }
+}
+
+void arrange_even_odd(const int16_t* from, int64_t n, int16_t* to) {
+  for (int64_t i = 0; i < n; i += kBytes) {
+    const auto first = hn::LoadU(D16(), from + i), second = hn::LoadU(D16(), from + i + kShorts);
+    hn::StoreU(hn::ConcatEven(D16(), second, first), D16(), to + i);
+    hn::StoreU(hn::ConcatOdd(D16(), second, first), D16(), to + i + kShorts);
+  }
+}
+
+// kBytes codes of 0 … 15 to `use`: as they are, or as 16-bit integers. Either way a 32-bit lane of the sums
+// gets the products of the same four, so that one row of inputs has the same result alone and among others.
+template <InputOrder kOrder, class Use>
+HWY_INLINE void hand_on(int64_t at, V8 codes, Use&& use) {
+  if constexpr (kOrder == InputOrder::kBytes) {
+    use(at, codes);
+  } else {
+    const auto two = hn::BitCast(D16(), codes);
+    use(at, hn::And(two, hn::Set(D16(), int16_t{0xFF})));
+    use(at + kShorts, hn::ShiftRight<8>(two));
+  }
+}
+
+// Of every kBytes bytes of codes the high nibbles' lower and upper halves (of each 16 bytes), then the low
+// nibbles'.
 void arrange_pairs(const int16_t* from, int64_t n, int16_t* to) {
   for (int64_t i = 0; i < n; i += 2 * kBytes)
     for (int64_t nibble = 0; nibble < 2; ++nibble)
@@ -69,18 +129,20 @@ void arrange_pairs(const int16_t* from, int64_t n, int16_t* to) {
 }
 
 // x (bf16, n values) in runs.
-void prepare_inputs(const std::byte* x, int64_t n, int64_t run, bool pairs, int16_t* plain,
+void prepare_inputs(const std::byte* x, int64_t n, int64_t run, InputOrder order, int16_t* plain,
                     int16_t* to_values, float* to_scales, float* to_sums, int64_t apart) {
   const F32 d;
   const auto* v = reinterpret_cast<const BFloat16*>(x);
-  int16_t* values = pairs ? plain : to_values;
+  int16_t* values = order == InputOrder::kPlain ? to_values : plain;
   for (int64_t r = 0; r < n / run; ++r, v += run, values += run) {
     auto sum = hn::Zero(d);
     for (int64_t i = 0; i < run; i += kLanes) sum = hn::Add(sum, load_f32(d, v + i));
     to_sums[r * apart] = hn::GetLane(hn::SumOfLanes(d, sum));
     to_scales[r * apart] = to_integers(v, nullptr, run, values);
   }
-  if (pairs) arrange_pairs(plain, n, to_values);
+  if (order == InputOrder::kPairs) arrange_pairs(plain, n, to_values);
+  if (order == InputOrder::kBytes) arrange_bytes(plain, n, to_values);
+  if (order == InputOrder::kEvenOdd) arrange_even_odd(plain, n, to_values);
 }
 
 // A kind of run: kRun weights in integers, in the order of Int16Inputs, and what their sum is multiplied by;
@@ -180,13 +242,9 @@ struct CodebookRun {
   }
 };
 
-HWY_INLINE V16 widen_u8(const uint8_t* p) {
-  return hn::BitCast(D16(), hn::PromoteTo(hn::RebindToUnsigned<D16>(), hn::LoadU(H8(), p)));
-}
-
 // Sixteen bytes of nibbles: values 0 … 15 in the low ones, 16 … 31 in the high ones.
 // (Q4_1: scale and minimum before them; Q4_0: the scale, and 8 is taken off each.)
-template <bool kWithMinimum>
+template <bool kWithMinimum, InputOrder kOrder>
 struct NibbleRun {
   const uint8_t* row;
   static constexpr int64_t kRun = 32, header = kWithMinimum ? 4 : 2, stride = header + 16;
@@ -202,16 +260,21 @@ struct NibbleRun {
   }
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
-    const auto mask = hn::Set(D16(), int16_t{15});
-    for (int64_t i = 0; i < 16; i += kShorts) {
-      const auto v = widen_u8(row + run * stride + header + i);
-      use(i, hn::And(v, mask));
-      use(16 + i, hn::ShiftRight<4>(v));
+    const auto mask = hn::Set(D8(), uint8_t{15});
+    const hn::Repartition<uint64_t, D8> halves;
+    const auto v = hn::BitCast(halves, hn::LoadDup128(D8(), row + run * stride + header));
+    if constexpr (kBytes == 32) {
+      alignas(32) static constexpr uint64_t kShifts[4] = {0, 0, 4, 4};
+      hand_on<kOrder>(0, hn::And(hn::BitCast(D8(), hn::Shr(v, hn::Load(halves, kShifts))), mask), use);
+    } else {
+      hand_on<kOrder>(0, hn::And(hn::BitCast(D8(), v), mask), use);
+      hand_on<kOrder>(16, hn::And(hn::BitCast(D8(), hn::ShiftRight<4>(v)), mask), use);
     }
   }
 };
 
 // Q4_K: runs 2p and 2p + 1 are the low and high nibbles of 32 bytes.
+template <InputOrder kOrder>
 struct Q4KRun {
   const uint8_t* row;
   const float *scales, *minima;
@@ -224,10 +287,11 @@ struct Q4KRun {
   template <class Use>
   HWY_INLINE void weights(int64_t run, Use&& use) const {
     const uint8_t* q = row + run / 8 * 144 + 16 + run % 8 / 2 * 32;
-    const auto mask = hn::Set(D16(), int16_t{15});
-    for (int64_t i = 0; i < 32; i += kShorts) {
-      const auto v = widen_u8(q + i);
-      use(i, run % 2 == 0 ? hn::And(v, mask) : hn::ShiftRight<4>(v));
+    const auto mask = hn::Set(D8(), uint8_t{15});
+    for (int64_t i = 0; i < 32; i += kBytes) {
+      const auto v = hn::LoadU(D8(), q + i);
+      const auto upper = hn::BitCast(D8(), hn::ShiftRight<4>(hn::BitCast(D16(), v)));
+      hand_on<kOrder>(i, hn::And(run % 2 == 0 ? v : upper, mask), use);
     }
   }
 };
@@ -262,7 +326,7 @@ HWY_INLINE void dot_four_rows(const Run* rows, int64_t runs, const Int16Inputs& 
   for (int64_t r = 0; r < runs; ++r) {
     V32 sum[4] = {(static_cast<void>(I), hn::Zero(D32()))...};
     const int16_t* values = x.values + r * Run::kRun;
-    (rows[I].weights(r, [&](int64_t at, V16 w) HWY_ATTR { sum[I] = multiply_add(w, values + at, sum[I]); }),
+    (rows[I].weights(r, [&](int64_t at, auto w) HWY_ATTR { sum[I] = multiply_add(w, values, at, sum[I]); }),
      ...);
     const ScalesOfFour s = Run::scales_of_four(rows, r);
     HWY_ALIGN float scale[4];
@@ -288,8 +352,8 @@ HWY_INLINE void dot_inputs(const Run& row, int64_t runs, const Int16Inputs& x, f
   for (int64_t r = 0; r < runs; ++r) {
     V32 sum[kCount] = {(static_cast<void>(I), hn::Zero(D32()))...};
     const int16_t* values = x.values + r * Run::kRun;
-    row.weights(r, [&](int64_t at, V16 w) HWY_ATTR {
-      ((sum[I] = multiply_add(w, values + static_cast<int64_t>(I) * x.stride + at, sum[I])), ...);
+    row.weights(r, [&](int64_t at, auto w) HWY_ATTR {
+      ((sum[I] = multiply_add(w, values + static_cast<int64_t>(I) * x.stride, at, sum[I])), ...);
     });
     const ScaleOfRun s = row.scale(r);
     for (size_t part = 0; part < kParts; ++part) {
@@ -335,24 +399,20 @@ HWY_INLINE void prefetch(const uint8_t* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(from + i);
 }
 
-// scratch: 2 · runs floats for each of the rows.
-void ggml_rows(GgmlType type, const uint8_t* const* rows, int64_t count, int64_t bytes, int64_t runs,
-               const Int16Inputs& x, float* scratch, float* sums, int64_t ld) {
-  const int64_t ahead = rows_ahead(bytes);
-  const auto at = [&](int64_t i) {
-    if (i + ahead < count) prefetch(rows[i + ahead], bytes);  // what follows is another thread's
-    return rows[i];
-  };
-  if (type == GgmlType::kQ8_0)
-    return dot_rows([&](int64_t i) HWY_ATTR { return Q8Run{at(i)}; }, count, runs, x, sums, ld);
+// Codes of four bits in an order of inputs. scratch: 2 · runs floats for each of the rows.
+template <InputOrder kOrder, class At>
+HWY_INLINE void nibble_rows(GgmlType type, At&& at, int64_t count, int64_t runs, const Int16Inputs& x,
+                            float* scratch, float* sums, int64_t ld) {
   if (type == GgmlType::kQ4_1)
-    return dot_rows([&](int64_t i) HWY_ATTR { return NibbleRun<true>{at(i)}; }, count, runs, x, sums, ld);
+    return dot_rows([&](int64_t i) HWY_ATTR { return NibbleRun<true, kOrder>{at(i)}; }, count, runs, x, sums,
+                    ld);
   if (type == GgmlType::kQ4_0)
-    return dot_rows([&](int64_t i) HWY_ATTR { return NibbleRun<false>{at(i)}; }, count, runs, x, sums, ld);
+    return dot_rows([&](int64_t i) HWY_ATTR { return NibbleRun<false, kOrder>{at(i)}; }, count, runs, x, sums,
+                    ld);
   dot_rows(
       [&](int64_t i) HWY_ATTR {
         float *scales = scratch + i * 2 * runs, *minima = scales + runs;
-        const uint8_t* block = at(i);
+        const uint8_t *row = at(i), *block = row;
         for (int64_t r = 0; r < runs; r += 8, block += 144) {
           const float d = half_at(block), dmin = half_at(block + 2);
           for (int k = 0; k < 8; ++k) {
@@ -361,9 +421,25 @@ void ggml_rows(GgmlType type, const uint8_t* const* rows, int64_t count, int64_t
             minima[r + k] = -dmin * s.min;
           }
         }
-        return Q4KRun{rows[i], scales, minima};
+        return Q4KRun<kOrder>{row, scales, minima};
       },
       count, runs, x, sums, ld);
+}
+
+void ggml_rows(GgmlType type, InputOrder order, const uint8_t* const* rows, int64_t count, int64_t bytes,
+               int64_t runs, const Int16Inputs& x, float* scratch, float* sums, int64_t ld) {
+  const int64_t ahead = rows_ahead(bytes);
+  const auto at = [&](int64_t i) {
+    if (i + ahead < count) prefetch(rows[i + ahead], bytes);  // what follows is another thread's
+    return rows[i];
+  };
+  if (type == GgmlType::kQ8_0)
+    return dot_rows([&](int64_t i) HWY_ATTR { return Q8Run{at(i)}; }, count, runs, x, sums, ld);
+#if HWY_ARCH_X86
+  if (order == InputOrder::kBytes)
+    return nibble_rows<InputOrder::kBytes>(type, at, count, runs, x, scratch, sums, ld);
+#endif
+  nibble_rows<InputOrder::kEvenOdd>(type, at, count, runs, x, scratch, sums, ld);
 }
 
 // scales: runs floats for each of the rows, whose codes follow one another.
@@ -422,9 +498,14 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
       Stream::kKernelSlot, static_cast<size_t>((count + 1) * cols * 2 + 2 * count * runs * 4)));
   auto* scales = reinterpret_cast<float*>(values + (count + 1) * cols);
   float* sums = scales + count * runs;
+  // With several rows of inputs codes are widened once for all of them, which is less than two products each.
+  const InputOrder order = codebook                                                ? InputOrder::kPairs
+                           : w.ggml_type == static_cast<uint32_t>(GgmlType::kQ8_0) ? InputOrder::kPlain
+                           : HWY_ARCH_X86 && count == 1                            ? InputOrder::kBytes
+                                                                                   : InputOrder::kEvenOdd;
   for (int64_t t = 0; t < count; ++t) HWY_DYNAMIC_DISPATCH(prepare_inputs)
-  (x.raw() + t * cols * 2, cols, run, codebook, values + count * cols, values + t * cols, scales + t,
-   sums + t, count);
+  (x.raw() + t * cols * 2, cols, run, order, values + count * cols, values + t * cols, scales + t, sums + t,
+   count);
   const Int16Inputs inputs{values, cols, scales, sums, count};
   // Two chunks for each thread: long stretches of memory are read faster than short ones in turn.
   const int64_t grain = std::clamp<int64_t>((rows / (2 * threads()) + 3) / 4 * 4, 4, kMostRows);
@@ -450,7 +531,7 @@ void matvec_int16(Stream& stream, const Tensor& x, const quant::Weight& w, Tenso
       for (int64_t i = 0; i < n; ++i) at[i] = stored + w.ggml_row(begin + i) * row_bytes;
       if (type == GgmlType::kQ4_K) row_scales.resize(static_cast<size_t>(2 * n * runs));
       HWY_DYNAMIC_DISPATCH(ggml_rows)
-      (type, at, n, row_bytes, runs, inputs, row_scales.data(), results, kMostRows);
+      (type, order, at, n, row_bytes, runs, inputs, row_scales.data(), results, kMostRows);
     }
     for (int64_t t = 0; t < count; ++t)
       convert_values(kF32, reinterpret_cast<const std::byte*>(results + t * kMostRows), n, y.dtype(),
