@@ -44,6 +44,10 @@ function(nibble_layer name)
     if(NIBBLE_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND name MATCHES "^(io|nn)$")
       target_compile_options(nibble_${name} PRIVATE -Wno-maybe-uninitialized)  # GCC 12 on std::regex, instrumented
     endif()
+    if(NIBBLE_SANITIZE MATCHES "address" AND name MATCHES "^(backend|quant)$")
+      # Else every value that a lambda of a kernel takes by reference is poisoned anew at each step: four times the code.
+      target_compile_options(nibble_${name} PRIVATE -fno-sanitize-address-use-after-scope)
+    endif()
     if(NIBBLE_SANITIZE)
       target_link_options(nibble_${name} PUBLIC -fsanitize=${NIBBLE_SANITIZE})
     endif()

@@ -128,8 +128,7 @@ void LoraBackward::operator()(Backward& b, const Tensor& dy, const Tensor& x, co
 void check_branch(const LoraBranch& branch, int64_t in, int64_t out, int64_t tokens) {
   const Shape &a = branch.a.shape(), &b = branch.b.shape();
   require(a.rank() == 2 && b.rank() == 2 && a[1] == in && b[0] == out && a[0] == b[1], "lora",
-          "A {} and B {} do not fit a weight [{}, {}]; is this another model's adapter?", a.str(), b.str(),
-          out, in);
+          "A {} and B {} do not fit a weight [{}, {}]; is this another model's adapter?", a, b, out, in);
   require(0 <= branch.begin && branch.begin <= branch.end && branch.end <= tokens, "lora",
           "tokens {} to {} of {}", branch.begin, branch.end, tokens);
 }

@@ -23,7 +23,7 @@ Tensor Tensor::borrow(const void* data, const Shape& shape, DType dtype, std::sh
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  require(shape.numel() == numel(), "tensor", "cannot view {} as {}", shape_.str(), shape);
+  require(shape.numel() == numel(), "tensor", "cannot view {} as {}", shape_, shape);
   Tensor t = *this;
   t.shape_ = shape;
   return t;
@@ -31,7 +31,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
 
 Tensor Tensor::rows(int64_t begin, int64_t end) const {
   require(shape_.rank() >= 1 && 0 <= begin && begin <= end && end <= shape_[0], "tensor",
-          "rows {} to {} of {}", begin, end, shape_.str());
+          "rows {} to {} of {}", begin, end, shape_);
   Shape shape{end - begin};
   int64_t row = dtype_bytes(dtype_);
   for (int i = 1; i < shape_.rank(); ++i) {
