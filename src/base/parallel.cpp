@@ -73,7 +73,8 @@ struct Loop {
 
 // Threads that wait for loops. A loop is announced by a new ticket, which also says how many helpers it has:
 // those beyond never look at it. They spin for a while, since a loop of generation lasts a few microseconds,
-// and then sleep.
+// and then sleep. A helper that comes when no chunk is left is not waited for: on a machine with other work
+// to do it may take milliseconds to be given a processor.
 class Pool {
  public:
   // With `team` threads, the calling one included; false when another thread's loop is running.
@@ -83,20 +84,24 @@ class Pool {
     for (; helpers_ < static_cast<uint32_t>(team - 1); ++helpers_)
       std::thread([this, index = helpers_, seen = ticket_.load()] { help(index, seen); }).detach();
     loop_ = &loop;
-    working_.store(team - 1, std::memory_order_relaxed);
+    left_.store(0, std::memory_order_relaxed);
     announce(static_cast<uint32_t>(team - 1));
     loop.work();
-    for (int looks = 0; working_.load(std::memory_order_acquire) != 0; ++looks)
+    const uint64_t entered = door_.fetch_or(kClosed, std::memory_order_acq_rel) & (kClosed - 1);
+    for (int looks = 0; left_.load(std::memory_order_acquire) != entered; ++looks)
       looks < looks_before_sleep() + 100 ? relax() : std::this_thread::yield();
     return true;
   }
 
  private:
   static constexpr uint32_t kHelpers = 1024;  // threads() is at most that
+  static constexpr uint64_t kClosed = uint64_t{1} << 31;
 
   void announce(uint32_t helpers) {
     const uint32_t ticket = ticket_.load(std::memory_order_relaxed);
-    ticket_.store((ticket / kHelpers + 1) * kHelpers + helpers);
+    const uint32_t next = (ticket / kHelpers + 1) * kHelpers + helpers;
+    door_.store(uint64_t{next} << 32, std::memory_order_release);
+    ticket_.store(next);
     if (sleepers_.load() == 0) return;
     const std::lock_guard<std::mutex> lock(sleep_);
     wake_.notify_all();
@@ -115,12 +120,22 @@ class Pool {
     return ticket_.load();
   }
 
+  // From here on the loop of that ticket waits for the caller; false when it is over.
+  bool enter(uint32_t ticket) {
+    uint64_t door = door_.load(std::memory_order_acquire);
+    do
+      if (door >> 32 != ticket || (door & kClosed) != 0) return false;
+    while (
+        !door_.compare_exchange_weak(door, door + 1, std::memory_order_acq_rel, std::memory_order_acquire));
+    return true;
+  }
+
   [[noreturn]] void help(uint32_t index, uint32_t seen) {
     while (true) {
       seen = next_ticket(seen);
-      if (index >= seen % kHelpers) continue;
+      if (index >= seen % kHelpers || !enter(seen)) continue;
       loop_->work();
-      working_.fetch_sub(1, std::memory_order_release);
+      left_.fetch_add(1, std::memory_order_release);
     }
   }
 
@@ -128,7 +143,9 @@ class Pool {
   uint32_t helpers_ = 0;
   Loop* loop_ = nullptr;
   alignas(64) std::atomic<uint32_t> ticket_{0};
-  alignas(64) std::atomic<int> working_{0};
+  alignas(64) std::atomic<uint64_t> door_{
+      0};  // ticket · 2³² + kClosed once the loop is over + helpers that entered
+  alignas(64) std::atomic<uint64_t> left_{0};  // of those, how many are through
   alignas(64) std::atomic<int> sleepers_{0};
   std::mutex sleep_;
   std::condition_variable wake_;

@@ -7,7 +7,7 @@
 #include <filesystem>
 
 #include "quant/format.h"
-#include "tests/models/tiny.h"
+#include "tests/models/golden.h"
 
 namespace nibble::models::test {
 namespace {
@@ -115,39 +115,15 @@ TEST_P(SequenceHeads, LogitsAndTrainedGradientsEqualTransformersAndPeft) {
   run.attach(adapter());
   EXPECT_LT(max_difference(run.logits(texts), to_vector(golden.tensor("logits.adapter"))), 1e-4);
   EXPECT_NEAR(run.step(texts), loss("loss"), 1e-5 * std::max(1.0, loss("loss")));
-  size_t expected = 0;
-  for (const auto& entry : golden.entries) expected += entry.name.starts_with("grad.");
-  const auto trained = run.trained();
-  EXPECT_EQ(trained.size(), expected);
-  for (autograd::Parameter* p : trained)
-    EXPECT_LT(relative_norm(to_vector(p->grad()), to_vector(golden.tensor("grad." + (kPrefix + p->name)))),
-              1e-3)
-        << p->name;
+  expect_golden_gradients(golden, run.trained());
 }
 
 TEST_P(SequenceHeads, EveryGradientOfFullFineTuningEqualsTransformers) {
   Classifier run(files());
   run.model->make_trainable(*run.allocator);
   EXPECT_NEAR(run.step(texts), loss("base_loss"), 1e-5 * std::max(1.0, loss("base_loss")));
-  size_t seen = 0, expected = 0;
-  run.model->visit_parameters([&](autograd::Parameter& p) {
-    ++seen;
-    const std::vector<float> g = to_vector(p.grad());
-    std::vector<float> sample;
-    for (size_t i = 0; i < g.size(); i += std::max<size_t>(1, g.size() / 64)) sample.push_back(g[i]);
-    double squares = 0;
-    for (const float v : g) squares += double{v} * double{v};
-    const double norm = to_vector(golden.tensor("full." + p.name + ".norm"))[0];
-    if (p.name.ends_with("key.bias")) {  // it moves all scores of a query alike: zero but for rounding
-      const std::string weight = p.name.substr(0, p.name.size() - 4) + "weight";
-      EXPECT_LT(std::sqrt(squares), 1e-5 * to_vector(golden.tensor("full." + weight + ".norm"))[0]) << p.name;
-      return;
-    }
-    EXPECT_NEAR(std::sqrt(squares), norm, 1e-3 * norm) << p.name;
-    EXPECT_LT(relative_norm(sample, to_vector(golden.tensor("full." + p.name + ".sample"))), 1e-3) << p.name;
-  });
-  for (const auto& entry : golden.entries) expected += entry.name.starts_with("full.");
-  EXPECT_EQ(2 * seen, expected);
+  expect_golden_full_gradients(golden, *run.model,
+                               [](const std::string& name) { return name.ends_with("key.bias"); });
 }
 
 // With dropout in the adapter, the encoder and the head.
@@ -303,29 +279,19 @@ TEST(SavedHeads, AreRefusedByModelsWithoutThem) {
   EXPECT_THAT(message_of([&] { run.attach(without); }), HasSubstr("saves no classifier.weight"));
 }
 
-struct BadEncoderKey {
-  const char* model;
-  const char* key;
-  Json value;
-  const char* message;
-};
-class BadEncoderConfig : public testing::TestWithParam<BadEncoderKey> {};
-TEST_P(BadEncoderConfig, IsAnErrorThatSaysSo) {
-  io::ModelFiles files = io::open_model(kClassifiers + GetParam().model);
-  files.config[GetParam().key] = GetParam().value;
-  EXPECT_THAT(message_of([&] { Classifier run(files); }), HasSubstr(GetParam().message));
-}
+class BadEncoderConfig : public testing::TestWithParam<BadKey> {};
+TEST_P(BadEncoderConfig, IsAnErrorThatSaysSo) { expect_bad_key(kClassifiers, GetParam()); }
 INSTANTIATE_TEST_SUITE_P(
     Keys, BadEncoderConfig,
-    testing::Values(
-        BadEncoderKey{"bert", "is_decoder", true, "is_decoder is set"},
-        BadEncoderKey{"bert", "position_embedding_type", "relative_key", "\"relative_key\" is not supported"},
-        BadEncoderKey{"bert", "hidden_dropout_prob", 1, "hidden_dropout_prob should be at least 0"},
-        BadEncoderKey{"bert", "problem_type", "multi_label_classification",
-                      "problem_type \"multi_label_classification\" with 3 labels is not supported"},
-        BadEncoderKey{"bert", "id2label", Json::object(), "the head has 0 labels"},
-        BadEncoderKey{"bert", "type_vocab_size", 5, "token_type_embeddings"},
-        BadEncoderKey{"roberta", "pad_token_id", 39, "pad_token_id 39 leaves no position"}));
+    testing::Values(BadKey{"bert", "is_decoder", true, "is_decoder is set"},
+                    BadKey{"bert", "position_embedding_type", "relative_key",
+                           "\"relative_key\" is not supported"},
+                    BadKey{"bert", "hidden_dropout_prob", 1, "hidden_dropout_prob should be at least 0"},
+                    BadKey{"bert", "problem_type", "multi_label_classification",
+                           "problem_type \"multi_label_classification\" with 3 labels is not supported"},
+                    BadKey{"bert", "id2label", Json::object(), "the head has 0 labels"},
+                    BadKey{"bert", "type_vocab_size", 5, "token_type_embeddings"},
+                    BadKey{"roberta", "pad_token_id", 39, "pad_token_id 39 leaves no position"}));
 
 TEST(Encoder, CannotWrite) {
   Classifier run(io::open_model(kClassifiers + "roberta"));

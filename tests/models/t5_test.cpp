@@ -5,7 +5,7 @@
 
 #include "base/parallel.h"
 #include "tests/message_of.h"
-#include "tests/models/tiny.h"
+#include "tests/models/golden.h"
 
 namespace nibble::models::test {
 namespace {
@@ -91,17 +91,7 @@ TEST_P(T5, LogitsAndLoraGradientsEqualTransformersAndPeft) {
   EXPECT_LT(base, 1e-4);
   EXPECT_LT(tuned, 1e-4);
   EXPECT_NEAR(run.step(pairs), report()["loss"].get<double>(), 1e-5);
-  size_t compared = 0, expected = 0;
-  double worst = 0;
-  for (autograd::Parameter* p : adapter_parameters(run, 0)) {
-    const double error =
-        relative_norm(to_vector(p->grad()), to_vector(golden.tensor("grad." + (kPrefix + p->name))));
-    EXPECT_LT(error, 1e-3) << p->name;
-    worst = std::max(worst, error);
-    ++compared;
-  }
-  for (const auto& entry : golden.entries) expected += entry.name.starts_with("grad.");
-  EXPECT_EQ(compared, expected);
+  const double worst = expect_golden_gradients(golden, adapter_parameters(run, 0));
   RecordProperty("worst", fmt::format("{:.1e} {:.1e} {:.1e}", base, tuned, worst));
 }
 
@@ -109,23 +99,8 @@ TEST_P(T5, EveryGradientOfFullFineTuningEqualsTransformers) {
   Seq2Seq run(files());
   run.model->make_trainable(*run.allocator);
   EXPECT_NEAR(run.step(pairs), report()["base_loss"].get<double>(), 1e-5);
-  size_t seen = 0, expected = 0;
-  double worst = 0;
-  run.model->visit_parameters([&](autograd::Parameter& p) {
-    ++seen;
-    const std::vector<float> g = to_vector(p.grad());
-    std::vector<float> sample;
-    for (size_t i = 0; i < g.size(); i += std::max<size_t>(1, g.size() / 64)) sample.push_back(g[i]);
-    double squares = 0;
-    for (const float v : g) squares += double{v} * double{v};
-    const double norm = to_vector(golden.tensor("full." + p.name + ".norm"))[0];
-    EXPECT_NEAR(std::sqrt(squares), norm, 1e-3 * norm) << p.name;
-    const double error = relative_norm(sample, to_vector(golden.tensor("full." + p.name + ".sample")));
-    EXPECT_LT(error, 1e-3) << p.name;
-    worst = std::max(worst, error);
-  });
-  for (const auto& entry : golden.entries) expected += entry.name.starts_with("full.");
-  EXPECT_EQ(2 * seen, expected);
+  const double worst =
+      expect_golden_full_gradients(golden, *run.model, [](const std::string&) { return false; });
   RecordProperty("worst", fmt::format("{:.1e}", worst));
 }
 
@@ -133,21 +108,7 @@ TEST_P(T5, EveryGradientOfFullFineTuningEqualsTransformers) {
 Step t5_step(const io::ModelFiles& files, const io::AdapterFile* adapter, const Pairs& pairs, DType compute,
              Checkpointing checkpointing, const std::shared_ptr<Allocator>& memory = make_host_allocator()) {
   Seq2Seq run(files, compute, options_of(compute, adapter != nullptr ? "nf4" : "none", true), memory);
-  std::vector<autograd::Parameter*> parameters;
-  if (adapter != nullptr) {
-    io::AdapterFile with_dropout = *adapter;
-    with_dropout.config.lora_dropout = 0.2;
-    nn::attach_adapter(run.visit(), with_dropout, 0, *run.allocator);
-    run.use(0);
-    parameters = adapter_parameters(run, 0);
-  } else {
-    run.model->make_trainable(*run.allocator);
-    run.model->visit_parameters([&](autograd::Parameter& p) { parameters.push_back(&p); });
-  }
-  run.cx.training = true;
-  run.cx.seed = 5;
-  run.cx.step = 3;
-  run.cx.checkpointing = checkpointing;
+  const auto parameters = prepare_step(run, adapter, checkpointing);
   return record_step(*memory, parameters, [&] { return run.step(pairs); });
 }
 
@@ -316,29 +277,21 @@ TEST(T5Checkpoint, SaysWhatIsMissing) {
               HasSubstr("writes after reading a source, and there is none"));
 }
 
-struct BadT5Key {
-  const char* key;
-  Json value;
-  const char* message;
-};
-class BadT5Config : public testing::TestWithParam<BadT5Key> {};
-TEST_P(BadT5Config, IsAnErrorThatSaysSo) {
-  io::ModelFiles files = io::open_model(kT5 + "v1_1");
-  files.config[GetParam().key] = GetParam().value;
-  EXPECT_THAT(message_of([&] { Seq2Seq run(files); }), HasSubstr(GetParam().message));
-}
+class BadT5Config : public testing::TestWithParam<BadKey> {};
+TEST_P(BadT5Config, IsAnErrorThatSaysSo) { expect_bad_key(kT5, GetParam()); }
 INSTANTIATE_TEST_SUITE_P(
     Keys, BadT5Config,
-    testing::Values(BadT5Key{"feed_forward_proj", "gated-mish",
-                             "feed_forward_proj \"mish\" is not supported; known are"},
-                    BadT5Key{"feed_forward_proj", "relu", "encoder.block.0.layer.1.DenseReluDense.wi.weight"},
-                    BadT5Key{"relative_attention_num_buckets", 7, "relative_attention_num_buckets 7"},
-                    BadT5Key{"relative_attention_max_distance", 2, "relative_attention_max_distance 2"},
-                    BadT5Key{"relative_attention_num_buckets", 16, "relative_attention_bias.weight"},
-                    BadT5Key{"dropout_rate", 1, "dropout_rate should be at least 0 and below 1"},
-                    BadT5Key{"decoder_start_token_id", 96, "decoder_start_token_id is 96"},
-                    BadT5Key{"d_kv", 0, "\"d_kv\" should be positive"},
-                    BadT5Key{"num_decoder_layers", 4, "decoder.block.3.layer.0"}));
+    testing::Values(BadKey{"v1_1", "feed_forward_proj", "gated-mish",
+                           "feed_forward_proj \"mish\" is not supported; known are"},
+                    BadKey{"v1_1", "feed_forward_proj", "relu",
+                           "encoder.block.0.layer.1.DenseReluDense.wi.weight"},
+                    BadKey{"v1_1", "relative_attention_num_buckets", 7, "relative_attention_num_buckets 7"},
+                    BadKey{"v1_1", "relative_attention_max_distance", 2, "relative_attention_max_distance 2"},
+                    BadKey{"v1_1", "relative_attention_num_buckets", 16, "relative_attention_bias.weight"},
+                    BadKey{"v1_1", "dropout_rate", 1, "dropout_rate should be at least 0 and below 1"},
+                    BadKey{"v1_1", "decoder_start_token_id", 96, "decoder_start_token_id is 96"},
+                    BadKey{"v1_1", "d_kv", 0, "\"d_kv\" should be positive"},
+                    BadKey{"v1_1", "num_decoder_layers", 4, "decoder.block.3.layer.0"}));
 
 }  // namespace
 }  // namespace nibble::models::test
