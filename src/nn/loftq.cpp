@@ -4,6 +4,7 @@
 
 #include "backend/kernels/matmul.h"
 #include "backend/kernels/quantize.h"
+#include "nn/loader.h"
 
 namespace nibble::nn {
 namespace {

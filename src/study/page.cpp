@@ -198,13 +198,13 @@ std::string main_table(const Spec& spec, const Table& table) {
 std::string difference_table(const Spec& spec, const Table& table) {
   if (table.differences.empty()) return "";
   std::string text = fmt::format(
-      "<h2>Against {}</h2>\n<table><thead><tr><th></th><th>measure</th><th>difference, 95 % "
+      "<h2>Against {}</h2>\n<table><thead><tr><th></th><th>measure</th><th>data</th><th>difference, 95 % "
       "interval</th><th>pairs</th></tr></thead><tbody>\n",
       html(spec.baseline));
   for (const Difference& d : table.differences)
-    text += fmt::format("<tr><td>{}</td><td>{}</td><td>{}{}</td><td>{}</td></tr>\n", html(d.variant),
-                        html(d.measure), d.difference.mean >= 0 ? "+" : "", show(d.difference),
-                        d.difference.count);
+    text += fmt::format("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}{}</td><td>{}</td></tr>\n",
+                        html(d.variant), html(d.measure), d.data.empty() ? "all" : html(d.data),
+                        d.difference.mean >= 0 ? "+" : "", show(d.difference), d.difference.count);
   return text + "</tbody></table>\n";
 }
 

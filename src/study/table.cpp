@@ -65,15 +65,26 @@ std::vector<Difference> differences_of(const Spec& spec, const StudyResults& res
   std::vector<Difference> all;
   size_t baseline = 0;
   while (spec.variants[baseline].name != spec.baseline) ++baseline;
+  const int64_t first_seed = spec.trains ? spec.seeds.front() : 0;
   const std::vector<Valued> base = values_of(results, baseline, measure);
   for (size_t v = 0; v < spec.variants.size(); ++v) {
     if (v == baseline) continue;
     std::vector<double> pairs;
+    std::vector<std::vector<double>> by_data(spec.data.size());
     for (const Valued& a : values_of(results, v, measure))
-      for (const Valued& b : base)
-        if (a.cell->model == b.cell->model && a.cell->data == b.cell->data && a.cell->seed == b.cell->seed)
-          pairs.push_back(a.value - b.value);
-    if (!pairs.empty()) all.push_back({spec.variants[v].name, spec.measures[measure].name, summarize(pairs)});
+      for (const Valued& b : base) {
+        if (a.cell->model != b.cell->model || a.cell->data != b.cell->data || a.cell->seed != b.cell->seed)
+          continue;
+        if (!a.cell->trains && !b.cell->trains && a.cell->seed != first_seed)
+          continue;  // the same for every seed
+        pairs.push_back(a.value - b.value);
+        if (!by_data.empty()) by_data[a.cell->data].push_back(pairs.back());
+      }
+    const std::string &variant = spec.variants[v].name, &name = spec.measures[measure].name;
+    if (by_data.size() > 1)
+      for (size_t d = 0; d < by_data.size(); ++d)
+        if (!by_data[d].empty()) all.push_back({variant, name, spec.data[d].name, summarize(by_data[d])});
+    if (!pairs.empty()) all.push_back({variant, name, "", summarize(pairs)});
   }
   return all;
 }

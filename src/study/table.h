@@ -19,6 +19,7 @@ struct Column {
 
 struct Difference {
   std::string variant, measure;
+  std::string data;    // over this data set alone; empty: over all
   Summary difference;  // variant - baseline over pairs of the same model, data and seed
 };
 

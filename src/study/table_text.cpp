@@ -39,10 +39,18 @@ std::vector<std::string> notes(const Spec& spec, const Table& table) {
   if (!spec.published.empty())
     all.push_back(fmt::format("published figures: {}{}{}", spec.published.source,
                               spec.published.scale.empty() ? "" : ", obtained with ", spec.published.scale));
-  for (const Difference& d : table.differences)
-    all.push_back(fmt::format("{} against {}, {}: {}{}{}", d.variant, spec.baseline, d.measure,
-                              d.difference.mean >= 0 ? "+" : "", show(d.difference),
-                              d.difference.count < 2 ? "" : fmt::format(" ({} pairs)", d.difference.count)));
+  // One line a variant and measure: its data sets, then all of them.
+  std::string line;
+  for (const Difference& d : table.differences) {
+    line += line.empty() ? fmt::format("{} against {}, {}: ", d.variant, spec.baseline, d.measure)
+                         : std::string(d.data.empty() ? ", all " : ", ");
+    line += fmt::format("{}{}{}{}", d.data, d.data.empty() ? "" : " ", d.difference.mean >= 0 ? "+" : "",
+                        show(d.difference));
+    if (!d.data.empty()) continue;
+    if (d.difference.count > 1) line += fmt::format(" ({} pairs)", d.difference.count);
+    all.push_back(std::move(line));
+    line.clear();
+  }
   for (const std::string& failure : table.failures) all.push_back("failed: " + failure);
   return all;
 }
@@ -147,6 +155,7 @@ Json as_json(const Spec& spec, const Table& table, const StudyResults& results) 
   for (const Difference& d : table.differences)
     json["differences"].push_back({{"variant", d.variant},
                                    {"measure", d.measure},
+                                   {"data", d.data.empty() ? Json() : Json(d.data)},
                                    {"mean", d.difference.mean},
                                    {"half_width_95", d.difference.half},
                                    {"pairs", d.difference.count}});

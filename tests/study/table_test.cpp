@@ -7,6 +7,7 @@
 namespace nibble::study {
 namespace {
 
+using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -62,6 +63,37 @@ TEST(StudyTable, MeansOverSeedsAndPairedDifferences) {
   EXPECT_NEAR(table.differences[0].difference.mean, 0.5, 1e-12);
   EXPECT_EQ(table.differences[0].difference.count, 6);
   EXPECT_NEAR(table.differences[0].difference.half, t_quantile(5) * std::sqrt(0.04 / 5 / 6), 1e-9);
+}
+
+// Before training there is one figure for all seeds, and one pair.
+TEST(StudyTable, DifferencesOfEachDataSetAndOfAll) {
+  Example e;
+  e.spec.models.pop_back();
+  e.spec.data = {{"before", {}}, {"after", {}}};
+  e.results.cells.clear();
+  for (size_t d = 0; d < 2; ++d)
+    for (size_t v = 0; v < 2; ++v)
+      for (int64_t seed = 1; seed <= 3; ++seed) {
+        const std::string after = "0" + std::to_string(v) + std::to_string(seed),
+                          key = d == 0 ? "before" + std::to_string(v) : after;
+        e.results.cells.push_back({0, d, v, 0, seed, d == 1, key, "cell"});
+        if (d == 0) {
+          e.results.by_key[key] = e.results.by_key[after];
+          e.results.by_key[key].value = 4 * static_cast<double>(v);
+        }
+      }
+  const Table table = make_table(e.spec, e.results);
+  ASSERT_EQ(table.differences.size(), 3u);
+  EXPECT_EQ(table.differences[0].data, "before");
+  EXPECT_EQ(table.differences[0].difference.count, 1);
+  EXPECT_EQ(table.differences[1].data, "after");
+  EXPECT_EQ(table.differences[1].difference.count, 3);
+  EXPECT_NEAR(table.differences[1].difference.mean, 0.5, 1e-12);
+  EXPECT_EQ(table.differences[2].data, "");
+  EXPECT_EQ(table.differences[2].difference.count, 4);
+  EXPECT_THAT(
+      as_text(e.spec, table),
+      ContainsRegex("b_1 against a, score: before \\+4.000, after \\+0.500 ± .*, all \\+.* \\(4 pairs\\)"));
 }
 
 TEST(StudyTable, AFailedCellLeavesItsMeanOutAndIsNamed) {
