@@ -228,9 +228,9 @@ std::vector<ChoiceSubject> read_mmlu(const std::string& folder, const std::strin
     if (!wanted(only, name)) continue;
     ChoiceSubject s;
     s.name = name;
-    s.questions = read_subject(fs::path(folder) / split / (name + "_" + split + ".csv"), limit);
+    s.questions = read_subject(fs::path(folder) / split / fmt::format("{}_{}.csv", name, split), limit);
     if (shots > 0) {
-      const fs::path dev = fs::path(folder) / "dev" / (name + "_dev.csv");
+      const fs::path dev = fs::path(folder) / "dev" / fmt::format("{}_dev.csv", name);
       s.shots = read_subject(dev, shots);
       require(static_cast<int64_t>(s.shots.size()) == shots, dev.string(),
               "holds {} solved questions, {} shots are asked for", s.shots.size(), shots);
