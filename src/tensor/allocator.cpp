@@ -20,13 +20,12 @@ constexpr size_t kAlign = 64;
 constexpr size_t kHugePage = size_t{2} << 20, kHugeFrom = size_t{4} << 20;
 size_t round_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Blocks that went out of use, by size. Small ones are left to malloc.
+// Blocks that went out of use, by size. Small ones are left to malloc. What repeats its requests finds all of
+// them here; where sizes keep changing (a cache for each batch of questions) what is kept is let go once it
+// is much.
 class BlockCache {
  public:
-  ~BlockCache() {
-    for (auto& [size, blocks] : free_)
-      for (void* p : blocks) std::free(p);
-  }
+  ~BlockCache() { release(); }
   void* take(size_t bytes) {
     if (bytes >= kSmall) {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -36,9 +35,11 @@ class BlockCache {
         void* p = it->second.back();
         size_of_[p] = it->first;
         it->second.pop_back();
+        kept_ -= it->first;
         if (it->second.empty()) free_.erase(it);
         return p;
       }
+      if (kept_ > kMostKept) release();
     }
     void* p = fresh(bytes);
     if (p != nullptr && bytes >= kSmall) {
@@ -55,16 +56,21 @@ class BlockCache {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto it = size_of_.find(p);
     free_[it->second].push_back(p);
+    kept_ += it->second;
     size_of_.erase(it);
   }
   void drop() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto& [size, blocks] : free_)
-      for (void* p : blocks) std::free(p);
-    free_.clear();
+    release();
   }
 
  private:
+  void release() {
+    for (auto& [size, blocks] : free_)
+      for (void* p : blocks) std::free(p);
+    free_.clear();
+    kept_ = 0;
+  }
   static void* fresh(size_t bytes) {
     if (bytes < kHugeFrom) return std::aligned_alloc(kAlign, std::max(bytes, kAlign));
     const size_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
@@ -76,7 +82,8 @@ class BlockCache {
     return p;
   }
 
-  static constexpr size_t kSmall = 4096;
+  static constexpr size_t kSmall = 4096, kMostKept = size_t{256} << 20;
+  size_t kept_ = 0;
   std::mutex mutex_;
   std::map<size_t, std::vector<void*>> free_;
   std::unordered_map<void*, size_t> size_of_;

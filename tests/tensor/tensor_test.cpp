@@ -1,9 +1,12 @@
 #include "tensor/tensor.h"
+#include "base/process.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace nibble {
@@ -111,6 +114,19 @@ TEST(HostAllocator, RefusesTheImpossibleWithAdvice) {
   EXPECT_THAT([] { host_allocator().allocate(size_t{1} << 60, "logits"); },
               ThrowsMessage<Error>(
                   testing::AllOf(HasSubstr("for logits"), HasSubstr("gradient_checkpointing: block"))));
+}
+
+// Caches of ever other sizes: together they would take 1.2 GB.
+TEST(Allocator, KeepsABoundedAmountOfWhatIsNoLongerUsed) {
+  const auto allocator = make_host_allocator();
+  const uint64_t before = resident_bytes();
+  uint64_t most = 0;
+  for (double megabytes = 32; megabytes < 180; megabytes *= 1.15) {
+    const Tensor t = Tensor::empty(*allocator, {static_cast<int64_t>(megabytes * 1e6)}, kU8, "cache");
+    std::memset(t.raw(), 1, static_cast<size_t>(t.bytes()));
+    most = std::max(most, resident_bytes() - std::min(before, resident_bytes()));
+  }
+  EXPECT_LT(most, 700'000'000u);
 }
 
 }  // namespace
