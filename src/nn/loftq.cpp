@@ -16,22 +16,24 @@ bool kept_as_stored(const quant::Weight& held, const quant::Weight& stored) {
   return held.is_dense() || held.format == stored.format;
 }
 
-// to = W - Q(W) [out, in].
-void error_of(backend::Stream& stream, const Linear& linear, const quant::Weight& stored, Tensor& to) {
-  const int64_t out = linear.out_features(), in = linear.in_features();
-  Allocator& allocator = stream.allocator();
-  Tensor other = Tensor::empty(allocator, {out, in}, kF32, "loftq.decoded");
-  if (linear.stored() == Stored::kInOut && stored.is_dense()) {
-    Tensor turned = Tensor::empty(allocator, {in, out}, kF32, "loftq.decoded");
-    backend::decode_weight(stream, stored, 0, in, turned);
-    to = transposed(quant::dense_weight(turned), allocator, "loftq.error").dense;
-  } else {
-    backend::decode_weight(stream, stored, 0, out, to);
-  }
-  backend::decode_weight(stream, linear.weight(), 0, out, other);
-  float* e = to.data<float>();
-  const float* q = other.data<float>();
-  for (int64_t i = 0; i < out * in; ++i) e[i] -= q[i];
+// W [out, in], turned where the file has it the other way.
+Tensor decoded(backend::Stream& stream, const Linear& linear, const quant::Weight& stored) {
+  const bool turned = linear.stored() == Stored::kInOut && stored.is_dense();
+  const Shape shape = turned ? Shape{linear.in_features(), linear.out_features()} : linear.weight().shape;
+  Tensor values = Tensor::empty(stream.allocator(), shape, kF32, "loftq.decoded");
+  backend::decode_weight(stream, stored, 0, shape[0], values);
+  return turned ? transposed(quant::dense_weight(values), stream.allocator(), "loftq.decoded").dense : values;
+}
+
+// W - Q(W) [out, in].
+Tensor error_of(backend::Stream& stream, const Linear& linear, const quant::Weight& stored) {
+  Tensor error = decoded(stream, linear, stored),
+         held = Tensor::empty(stream.allocator(), error.shape(), kF32, "loftq.decoded");
+  backend::decode_weight(stream, linear.weight(), 0, linear.out_features(), held);
+  float* e = error.data<float>();
+  const float* q = held.data<float>();
+  for (int64_t i = 0; i < error.numel(); ++i) e[i] -= q[i];
+  return error;
 }
 
 // rows [r, n] become orthonormal and span what they spanned, by Cholesky's decomposition of their products;
@@ -114,8 +116,7 @@ int64_t start_at_quantization_error(const std::function<void(const LinearVisitor
             pair->scale);
     const quant::Weight stored = original.read(name);
     if (kept_as_stored(linear.weight(), stored)) return;
-    Tensor error = Tensor::empty(stream.allocator(), linear.weight().shape, kF32, "loftq.error");
-    error_of(stream, linear, stored, error);
+    const Tensor error = error_of(stream, linear, stored);
     original.forget(name);
     set_pair(stream, *pair, error);
     ++count;

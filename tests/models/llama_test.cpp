@@ -1,6 +1,6 @@
 #include "backend/kernels/elementwise.h"
 #include "backend/kernels/optimizer.h"
-#include "tests/models/tiny.h"
+#include "tests/models/golden.h"
 
 namespace nibble::models::test {
 namespace {
@@ -53,13 +53,7 @@ TEST_P(Adapter, GradientsEqualPeft) {
   EXPECT_NEAR(loss, cases[GetParam().name]["losses"][0].get<double>(), 1e-5);
   const auto parameters = adapter_parameters(run, 0);
   ASSERT_EQ(parameters.size(), 28u);
-  double worst = 0;
-  for (autograd::Parameter* p : parameters) {
-    const double error =
-        relative_norm(to_vector(p->grad()), to_vector(golden.tensor("grad." + (kPrefix + p->name))));
-    EXPECT_LT(error, 1e-3) << p->name;
-    worst = std::max(worst, error);
-  }
+  const double worst = expect_golden_gradients(golden, parameters);
   RecordProperty("worst", fmt::format("{:.2e}", worst));
 }
 

@@ -16,20 +16,11 @@ namespace fs = std::filesystem;
 
 Recipe recipe_of(const TinyEncoder& encoder, const std::string& data, const std::string& out,
                  const std::vector<std::string>& more = {}) {
-  Recipe recipe;
-  set_field(recipe, "model", encoder.model());
-  set_field(recipe, "data", data);
-  set_field(recipe, "out", out);
-  for (const char* key : {"lora_r=4", "lora_alpha=8", "per_device_train_batch_size=16", "max_steps=6",
-                          "learning_rate=0.01", "dtype=f32", "max_seq_length=12"})
-    set_field(recipe, key);
-  for (const std::string& key : more) set_field(recipe, key);
-  return recipe;
-}
-
-RunResult run(const Recipe& recipe, bool resume = false) {
-  const Prepared prepared = prepare(recipe);
-  return run_training(prepared, {.resume = resume, .quiet = true, .started = now_seconds()});
+  std::vector<std::string> keys = {"lora_r=4",         "lora_alpha=8",       "per_device_train_batch_size=16",
+                                   "max_steps=6",      "learning_rate=0.01", "dtype=f32",
+                                   "max_seq_length=12"};
+  keys.insert(keys.end(), more.begin(), more.end());
+  return recipe_with(encoder.model(), data, out, keys);
 }
 
 TEST(Classifier, TheTaskIsFoundAndTheHeadMade) {
@@ -77,7 +68,7 @@ TEST_P(Methods, LearnTheTask) {
   std::vector<std::string> keys = GetParam();
   keys.insert(keys.end(), {"max_steps=60", "eval_steps=60"});
   const RunResult result =
-      run(recipe_of(encoder, encoder.sentiments("sst2.tsv", 240, 1), dir.path + "/run", keys));
+      run_quietly(recipe_of(encoder, encoder.sentiments("sst2.tsv", 240, 1), dir.path + "/run", keys));
   EXPECT_NEAR(result.steps.front().loss, 0.69, 0.1) << "a fresh head knows nothing";
   EXPECT_LT(result.evals.back().loss, 0.3);
   // What it leaves is a model of its own, with the head's values.
@@ -101,7 +92,7 @@ TEST(Classifier, AScoreIsLearned) {
   const TempDir dir;
   const TinyEncoder encoder(dir.path);
   const std::string data = encoder.similarities("stsb.tsv", 60);
-  const RunResult result = run(
+  const RunResult result = run_quietly(
       recipe_of(encoder, data, dir.path + "/run", {"max_steps=200", "eval_data=" + data, "quantize=none"}));
   EXPECT_GT(result.steps.front().loss, 2);
   EXPECT_LT(result.evals.back().loss, 0.3) << "where nothing drops out";
@@ -112,9 +103,9 @@ TEST(Classifier, ResumedEqualsUninterrupted) {
   const TinyEncoder encoder(dir.path);
   const std::string data = encoder.sentiments("sst2.tsv", 60, 1);
   const auto part = [&](const char* name, const char* steps, bool resume) {
-    run(recipe_of(encoder, data, dir.path + "/" + name,
-                  {steps, "lora_dropout=0.2", "save_steps=2", "gradient_accumulation_steps=2"}),
-        resume);
+    run_quietly(recipe_of(encoder, data, dir.path + "/" + name,
+                          {steps, "lora_dropout=0.2", "save_steps=2", "gradient_accumulation_steps=2"}),
+                resume);
   };
   part("whole", "max_steps=6", false);
   part("parts", "max_steps=2", false);
@@ -125,7 +116,7 @@ TEST(Classifier, ResumedEqualsUninterrupted) {
   // A run that goes on from an adapter begins with its head.
   Recipe recipe = recipe_of(encoder, data, dir.path + "/more",
                             {"adapter=" + dir.path + "/whole", "learning_rate=0", "max_steps=1"});
-  run(recipe);
+  run_quietly(recipe);
   EXPECT_TRUE(read_file(dir.path + "/whole/adapter_model.safetensors") ==
               read_file(dir.path + "/more/adapter_model.safetensors"));
 }

@@ -56,20 +56,11 @@ class TinyT5 {
 
 Recipe recipe_of(const TinyT5& t5, const std::string& data, const std::string& out,
                  const std::vector<std::string>& more = {}) {
-  Recipe recipe;
-  set_field(recipe, "model", t5.model());
-  set_field(recipe, "data", data);
-  set_field(recipe, "out", out);
-  for (const char* key : {"lora_r=4", "lora_alpha=8", "per_device_train_batch_size=8", "max_steps=6",
-                          "learning_rate=0.01", "dtype=f32", "quantize=nf4"})
-    set_field(recipe, key);
-  for (const std::string& key : more) set_field(recipe, key);
-  return recipe;
-}
-
-RunResult run_pairs(const Recipe& recipe, bool resume = false) {
-  const Prepared prepared = prepare(recipe);
-  return run_training(prepared, {.resume = resume, .quiet = true, .started = now_seconds()});
+  std::vector<std::string> keys = {"lora_r=4",    "lora_alpha=8",       "per_device_train_batch_size=8",
+                                   "max_steps=6", "learning_rate=0.01", "dtype=f32",
+                                   "quantize=nf4"};
+  keys.insert(keys.end(), more.begin(), more.end());
+  return recipe_with(t5.model(), data, out, keys);
 }
 
 TEST(Seq2Seq, TheTaskIsFoundAndPairsAreMade) {
@@ -163,7 +154,8 @@ TEST_P(Seq2SeqMethods, LearnTheTask) {
   const TinyT5 t5(dir.path);
   std::vector<std::string> keys = GetParam();
   keys.insert(keys.end(), {"max_steps=60", "eval_steps=60"});
-  const RunResult result = run_pairs(recipe_of(t5, t5.pairs("pairs.jsonl", 200, 1), dir.path + "/run", keys));
+  const RunResult result =
+      run_quietly(recipe_of(t5, t5.pairs("pairs.jsonl", 200, 1), dir.path + "/run", keys));
   EXPECT_GT(result.steps.front().loss, 3);
   EXPECT_LT(result.evals.back().loss, 0.7 * result.steps.front().loss);
   if (GetParam()[0] == "method=full") {
@@ -189,7 +181,7 @@ TEST(Seq2Seq, CheckpointingThreadsAndResumingChangeNoByte) {
   const std::string data = t5.pairs("pairs.jsonl", 40, 1);
   const auto part = [&](const char* name, std::vector<std::string> more, bool resume = false) {
     more.insert(more.end(), {"lora_dropout=0.2", "save_steps=2", "gradient_accumulation_steps=2"});
-    run_pairs(recipe_of(t5, data, dir.path + "/" + name, more), resume);
+    run_quietly(recipe_of(t5, data, dir.path + "/" + name, more), resume);
   };
   const auto same = [&](const char* a, const char* b) {
     for (const char* name : {"adapter_model.safetensors", "checkpoint-4/state.safetensors",

@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "train/loading.h"
 #include "train/prepare.h"
+#include "train/run.h"
 
 namespace nibble::train {
 
@@ -76,6 +77,22 @@ inline Prepared tiny_run(const std::string& out, const std::vector<std::string>&
   prepared.dataset.eval = counting_examples(6, 6, 2);
   prepared.dataset.report.max_seq_length = recipe.max_seq_length > 0 ? recipe.max_seq_length : 32;
   return prepared;
+}
+
+// A recipe of the keys that every run has and of `keys`.
+inline Recipe recipe_with(const std::string& model, const std::string& data, const std::string& out,
+                          const std::vector<std::string>& keys) {
+  Recipe recipe;
+  set_field(recipe, "model", model);
+  set_field(recipe, "data", data);
+  set_field(recipe, "out", out);
+  for (const std::string& key : keys) set_field(recipe, key);
+  return recipe;
+}
+
+inline RunResult run_quietly(const Recipe& recipe, bool resume = false) {
+  const Prepared prepared = prepare(recipe);
+  return run_training(prepared, {.resume = resume, .quiet = true, .started = now_seconds()});
 }
 
 inline std::string message_of(const std::function<void()>& body) {
