@@ -18,6 +18,8 @@ namespace {
 
 constexpr int64_t kRows = 4096,
                   kCols = 4096;  // too large for the caches, as the weights of a model together are
+const Shape kLayer = {1536,
+                      576};  // of SmolLM2-135M, decoded into caches as a step does; also in peers/quantize.py
 
 Tensor random_values(const Shape& shape, DType dtype) {
   std::mt19937 random(1);
@@ -33,10 +35,11 @@ Tensor random_values(const Shape& shape, DType dtype) {
   return t;
 }
 
-quant::Weight make_weight(Stream& stream, const char* name, bool double_quant) {
-  quant::Weight w = allocate_weight(host_allocator(), {kRows, kCols},
-                                    quant::parse_quantize(name, double_quant, 64), kBF16, "w");
-  encode_weight(stream, random_values({kRows, kCols}, kBF16), w);
+quant::Weight make_weight(Stream& stream, const char* name, bool double_quant,
+                          const Shape& shape = {kRows, kCols}) {
+  quant::Weight w =
+      allocate_weight(host_allocator(), shape, quant::parse_quantize(name, double_quant, 64), kBF16, "w");
+  encode_weight(stream, random_values(shape, kBF16), w);
   return w;
 }
 
@@ -66,11 +69,11 @@ BENCHMARK(BM_memcpy)->UseRealTime();
 
 void BM_encode(benchmark::State& state, const char* name, bool double_quant, DType dtype) {
   Stream stream(host_allocator());
-  const Tensor values = random_values({kRows, kCols}, dtype);
-  quant::Weight w = allocate_weight(host_allocator(), {kRows, kCols},
-                                    quant::parse_quantize(name, double_quant, 64), dtype, "w");
+  const Tensor values = random_values(kLayer, dtype);
+  quant::Weight w =
+      allocate_weight(host_allocator(), kLayer, quant::parse_quantize(name, double_quant, 64), dtype, "w");
   for (auto _ : state) encode_weight(stream, values, w);
-  count(state, kRows * kCols, values.bytes() + w.stored_bytes());
+  count(state, w.numel(), values.bytes() + w.stored_bytes());
 }
 BENCHMARK_CAPTURE(BM_encode, nf4_dq_from_f32, "nf4", true, kF32)->UseRealTime();
 BENCHMARK_CAPTURE(BM_encode, nf4_dq_from_bf16, "nf4", true, kBF16)->UseRealTime();
@@ -78,13 +81,13 @@ BENCHMARK_CAPTURE(BM_encode, int8_from_bf16, "int8", false, kBF16)->UseRealTime(
 
 void decode(benchmark::State& state, const quant::Weight& w, DType dtype) {
   Stream stream(host_allocator());
-  Tensor out = Tensor::empty(host_allocator(), {kRows, kCols}, dtype, "out");
-  for (auto _ : state) decode_weight(stream, w, 0, kRows, out);
-  count(state, kRows * kCols, out.bytes() + w.stored_bytes());
+  Tensor out = Tensor::empty(host_allocator(), w.shape, dtype, "out");
+  for (auto _ : state) decode_weight(stream, w, 0, w.rows(), out);
+  count(state, w.numel(), out.bytes() + w.stored_bytes());
 }
 void BM_decode(benchmark::State& state, const char* name, bool double_quant, DType dtype) {
   Stream stream(host_allocator());
-  decode(state, make_weight(stream, name, double_quant), dtype);
+  decode(state, make_weight(stream, name, double_quant, kLayer), dtype);
 }
 void BM_decode_ggml(benchmark::State& state, GgmlType type, DType dtype) {
   decode(state, make_ggml(type), dtype);
@@ -102,7 +105,12 @@ void matvec(benchmark::State& state, const quant::Weight& w, DType dtype, int64_
   Stream stream(host_allocator());
   const Tensor x = random_values({rows, kCols}, dtype);
   Tensor y = Tensor::empty(host_allocator(), {rows, kRows}, dtype, "y");
-  for (auto _ : state) weight_matvec(stream, x, w, y);
+  Matvec product{&w, y};
+  for (auto _ : state)
+    if (dtype == kBF16 && has_rounded_product(w))
+      rounded_product(stream, x, {&product, 1});
+    else
+      weight_matvec(stream, x, {&product, 1});
   count(state, kRows * kCols * rows, w.stored_bytes());
 }
 void BM_matvec(benchmark::State& state, const char* name, bool double_quant, DType dtype, int64_t rows) {

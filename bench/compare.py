@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +30,42 @@ def run(command):
     return last_json(result.stdout)
 
 
+class Peer:
+    """A program that stays, and measures once for every line it is sent: what it does at its launch is done once."""
+
+    def __init__(self, command):
+        self.command = list(map(str, command))
+        self.process = None
+
+    def measure(self):
+        if self.process is None:
+            self.process = subprocess.Popen(self.command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE, text=True)
+            self.process.stdout.readline()
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            raise SystemExit(f"{' '.join(self.command)} failed:\n{self.process.stderr.read()[-2000:]}") from None
+
+    def close(self):
+        if self.process:
+            self.process.communicate()
+
+
+class Timed:
+    """A command whose own time, launch included, is what counts."""
+
+    def __init__(self, command):
+        self.command = list(map(str, command))
+
+    def measure(self):
+        began = time.perf_counter()
+        document = run(self.command)
+        return {**document, "wall_seconds": time.perf_counter() - began}
+
+
 class Bench:
     def __init__(self, args):
         self.args = args
@@ -44,15 +81,21 @@ class Bench:
     def peer(self, script, *words):
         return [self.args.python, ROOT / "bench" / "peers" / script, "--threads", self.args.threads, *words]
 
-    def turns(self, commands, rounds):
-        """Runs every command in turn, `rounds` times: one list of documents each."""
-        documents = [[] for _ in commands]
-        for _ in range(rounds):
-            for command, list_ in zip(commands, documents):
-                document = run(command)
-                self.versions.update(document.get("versions", {}))
-                self.raw.append({"command": " ".join(map(str, command)), "result": document})
-                list_.append(document)
+    def turns(self, sides, rounds):
+        """Runs every side (a command, Timed or Peer) in turn, `rounds` times: one list of documents each."""
+        documents = [[] for _ in sides]
+        try:
+            for _ in range(rounds):
+                for side, list_ in zip(sides, documents):
+                    document = run(side) if isinstance(side, list) else side.measure()
+                    self.versions.update(document.get("versions", {}))
+                    command = side if isinstance(side, list) else side.command
+                    self.raw.append({"command": " ".join(map(str, command)), "result": document})
+                    list_.append(document)
+        finally:
+            for side in sides:
+                if isinstance(side, Peer):
+                    side.close()
         return documents
 
     def row(self, what, ours, theirs, at_least=None, ceiling=None, unit="tokens/s"):
@@ -118,24 +161,63 @@ def quantizing(b):
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def peer_step(b):
+def against_steps(b, what, ours, theirs, at_least, rounds=None):
+    """A step beside a peer's; the ceiling is the ratio at which nibble would reach the product limit."""
     rate = "tokens_per_second"
-    for what, ours, theirs, at_least in (
-            ("step against Transformers + PEFT + bitsandbytes NF4", b.step(), ["--base", "nf4"], 2.7),
-            ("f32 step against Transformers + PEFT f32", b.step("dtype=f32", "quantize=none", "double_quant=false"),
-             ["--base", "f32"], 1.6)):
-        mine, peer = b.turns([ours, b.peer("step.py", *theirs)], b.args.rounds)
-        limit = median(mine, rate) / median(mine, "limit_share")
-        b.row(what, median(mine, rate), median(peer, rate), at_least, limit / median(peer, rate))
-        b.row("  peak resident", median(mine, "peak_rss_bytes") / 1e9, median(peer, "peak_rss_bytes") / 1e9, None, None, "GB")
+    mine, peer = b.turns([b.step(*ours), Peer(b.peer("step.py", *theirs))], rounds or b.args.rounds)
+    limit = statistics.median(d[rate] / d["limit_share"] for d in mine)
+    b.row(what, median(mine, rate), median(peer, rate), at_least, limit / median(peer, rate))
+    b.row("  peak resident", median(mine, "peak_rss_bytes") / 1e9, median(peer, "peak_rss_bytes") / 1e9, None, None, "GB")
+    b.row("  launch to the end of the first step", median(mine, "seconds_to_first_step"), median(peer, "seconds_to_first_step"),
+          None, None, "s")
+
+
+F32 = ("dtype=f32", "quantize=none", "double_quant=false")
+
+
+def fast_bf16():
+    """Whether PyTorch multiplies bf16 with instructions for it; without them a step takes minutes."""
+    return machine()["avx512bf16"]
+
+
+def peer_step(b):
+    compute = "bf16" if fast_bf16() else "f32"
+    against_steps(b, f"step against Transformers + PEFT + bitsandbytes NF4 ({compute})", (), ("--compute", compute), 2.7)
+
+
+def peer_step_bf16(b):
+    """As QLoRA's script has it, whatever the processor; with a quarter of the tokens, for its time."""
+    rate = "tokens_per_second"
+    mine, peer = b.turns([b.nibble("per_device_train_batch_size=1", "max_seq_length=512"),
+                          Peer(b.peer("step.py", "--batch", "1"))], 1)
+    b.row("step of 1x512 against the same in bf16, once", median(mine, rate), median(peer, rate), 2.7)
+
+
+def peer_f32(b):
+    against_steps(b, "f32 step against Transformers + PEFT f32", F32, ("--base", "f32"), 1.6)
 
 
 def peer_compiled(b):
-    mine, peer = b.turns([b.step(), b.peer("step.py", "--base", "bf16", "--compile")], 1)
-    rate = "tokens_per_second"
-    limit = median(mine, rate) / median(mine, "limit_share")
-    b.row("step against bf16 LoRA under torch.compile", median(mine, rate), median(peer, rate), 1.6,
-          limit / median(peer, rate))
+    base = "bf16" if fast_bf16() else "f32"
+    against_steps(b, f"step against {base} LoRA under torch.compile", (), ("--base", base, "--compile"), 1.6)
+
+
+def peer_epoch(b):
+    """An epoch over real examples: nibble's packed sequences of its whole process beside padded batches of 8 of a process
+    that has been launched and warmed."""
+    if not (b.args.data and b.args.tokenizer):
+        return
+    compute = "bf16" if fast_bf16() else "f32"
+    with tempfile.TemporaryDirectory() as out:
+        ours = [b.args.nibble, "train", "--json", "--quiet", "--overwrite", f"model={b.args.model}", f"out={out}",
+                f"data=[{{path: {b.args.data}, take: {b.args.examples}}}]", "eval_fraction=0", "max_seq_length=512", "overlong=truncate",
+                "per_device_train_batch_size=2", f"threads={b.args.threads}"]
+        theirs = b.peer("step.py", "--compute", compute, "--batch", "8", "--data", b.args.data, "--tokenizer", b.args.tokenizer,
+                        "--examples", b.args.examples)
+        mine, peer = b.turns([Timed(ours), Peer(theirs)], b.args.rounds)
+    b.row(f"epoch over {b.args.examples} examples against padded batches ({compute})", b.args.examples / median(mine, "wall_seconds"),
+          b.args.examples / median(peer, "seconds"), 5, None, "examples/s")
+    print(f"  real tokens: {peer[0]['tokens']:,} of {peer[0]['padded_tokens']:,} in padded batches")
 
 
 def peer_quantizing(b):
@@ -155,7 +237,7 @@ def peer_generation(b):
 
 
 OWN = [steps, packing, generation]
-PEERS = [peer_step, peer_compiled, peer_quantizing, peer_generation]
+PEERS = [peer_step, peer_step_bf16, peer_f32, peer_compiled, peer_epoch, peer_quantizing, peer_generation]
 
 
 def machine():
@@ -171,7 +253,9 @@ def main():
     parser.add_argument("--nibble", default=ROOT / "build/release/nibble")
     parser.add_argument("--quant", default=ROOT / "build/release/bench/bench_quant")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", help="a data set for the comparison of packed lengths")
+    parser.add_argument("--data", help="Alpaca's JSON, for packed lengths and the epoch")
+    parser.add_argument("--tokenizer", help="the model's tokenizer.json, for the peer's epoch")
+    parser.add_argument("--examples", type=int, default=1000, help="examples of the epoch")
     parser.add_argument("--python", help="interpreter of the peers' virtual environment; without it nibble runs alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

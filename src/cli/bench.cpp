@@ -102,6 +102,7 @@ int run_bench(const Arguments& arguments) {
   if (rounds < 1 || rounds > 1000)
     throw UsageError("--rounds", fmt::format("should be 1 to 1000, got {}", rounds));
   catch_interrupts();
+  const double started = now_seconds();
 
   train::Recipe recipe = recipe_options.recipe(std::nullopt);
   if (generation) return bench_generation(recipe, static_cast<int>(rounds), json);
@@ -116,9 +117,12 @@ int run_bench(const Arguments& arguments) {
     Json document = train::profile_json(profile);
     document["gradient_checkpointing"] = train::checkpointing_name(engine.plan().checkpointing);
     document["synthetic"] = synthetic;
+    document["seconds_to_first_step"] = profile.first_ended - started;
     print_json(document);
   } else {
     print(train::profile_table(profile));
+    print(fmt::format("\nlaunch to the end of the first step: {}\n",
+                      show_seconds(profile.first_ended - started)));
   }
   return 0;
 }

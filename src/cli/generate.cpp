@@ -51,7 +51,10 @@ bool GenerateCommand::parse(const Arguments& arguments) {
       "--chat), {\"question_id\", \"turns\"} (MT-Bench, the first turn), OpenAssistant conversations.\n"
       "JSON: {\"text\", \"tokens\", \"prompt_tokens\", \"finish_reason\": \"stop\" | \"length\", "
       "\"tokens_per_second\"}; with\n"
-      "--prompts a list of them in the order of the file.");
+      "--prompts a list of them in the order of the file.\n"
+      "A GGUF file's own blocks (Q4_0, Q4_1, Q4_K, Q8_0) are multiplied by inputs rounded to 8 bits, as in "
+      "llama.cpp;\n"
+      "--dtype f32 rounds none.");
   if (!options.parse(arguments)) return false;
   model.apply();
   generation.check();

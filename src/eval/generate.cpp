@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "base/process.h"
 #include "eval/text_stream.h"
 
@@ -25,6 +26,19 @@ size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& 
   return static_cast<size_t>(
       std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
 }
+
+// Layers know that text is written while it lives.
+class Writing {
+ public:
+  explicit Writing(autograd::Context& cx) : cx_(cx), before_(std::exchange(cx.generation, true)) {}
+  ~Writing() { cx_.generation = before_; }
+  Writing(const Writing&) = delete;
+  Writing& operator=(const Writing&) = delete;
+
+ private:
+  autograd::Context& cx_;
+  bool before_;
+};
 
 // Random stream of each prompt: the number of earlier ones that are the same, so that equal prompts get
 // different answers and any other prompt the answer it would get alone.
@@ -193,14 +207,16 @@ class Generator::Run {
     const bool only_writes = timing.written > 0 && batch.source_tokens == 0 && batch.tokens == sequences &&
                              batch.ready.size() == batch.slots.size();
     const Tensor logits = owner_.forward(batch.slots, batch.ids, batch.sources, batch.rows);
-    for (size_t i = 0; i < batch.ready.size() && !cancelled_; ++i) {
+    std::vector<int32_t> drawn(batch.ready.size());
+    parallel_for(static_cast<int64_t>(drawn.size()), 1, [&](int64_t begin, int64_t) {
+      const auto i = static_cast<size_t>(begin);
       const Sequence& s = *active_[batch.ready[i]];
       const int64_t vocab = logits.size(1), known = std::min<int64_t>(vocab, owner_.tokenizer_.vocab_size());
-      const std::span<const float> row(logits.data<float>() + static_cast<int64_t>(i) * vocab,
-                                       static_cast<size_t>(known));
+      const std::span<const float> row(logits.data<float>() + begin * vocab, static_cast<size_t>(known));
       const auto step = static_cast<uint64_t>(results_[s.index].ids.size());
-      accept(batch.ready[i], draw_token(row, s.ids, options_.sampling, s.stream, step));
-    }
+      drawn[i] = draw_token(row, s.ids, options_.sampling, s.stream, step);
+    });
+    for (size_t i = 0; i < drawn.size() && !cancelled_; ++i) accept(batch.ready[i], drawn[i]);
     if (only_writes) {
       timing.decoded += sequences;
       timing.decode_seconds += now_seconds() - begun;
@@ -281,6 +297,7 @@ std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& a
                 source_capacity);
 
   const autograd::NoGrad no_grad(cx_);
+  const Writing writing(cx_);
   const double start = now_seconds();
   std::vector<Generated> results = Run(*this, prompts, options, context, on_text).go();
   timing_.seconds = now_seconds() - start;

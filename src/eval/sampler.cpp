@@ -28,14 +28,19 @@ std::vector<double> penalized(std::span<const float> logits, std::span<const int
 }
 
 void check_logits(std::span<const float> logits) {
-  bool any = false;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const float x = logits[i];
-    require(!std::isnan(x) && x != std::numeric_limits<float>::infinity(), "sampler",
-            "the model gave {} as the logit of token {}; its weights or the adapter are damaged", x, i);
-    any |= std::isfinite(x);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const auto fine = [](float x) { return x < kInfinity; };
+  int bad = 0, any = 0;
+  for (const float x : logits) {
+    bad |= static_cast<int>(!fine(x));
+    any |= static_cast<int>(x > -kInfinity);
   }
-  require(any, "sampler", "the model gave no finite logit among {}", logits.size());
+  if (bad != 0) {
+    const auto first = std::find_if_not(logits.begin(), logits.end(), fine);
+    fail("sampler", "the model gave {} as the logit of token {}; its weights or the adapter are damaged",
+         *first, first - logits.begin());
+  }
+  require(any != 0, "sampler", "the model gave no finite logit among {}", logits.size());
 }
 
 bool before(const Candidate& a, const Candidate& b) {
@@ -106,6 +111,8 @@ int32_t draw_token(std::span<const float> logits, std::span<const int32_t> histo
                    const SamplingOptions& options, uint64_t stream, uint64_t step) {
   if (options.greedy()) {
     check_logits(logits);
+    if (options.repetition_penalty == 1)
+      return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
     const std::vector<double> scores = penalized(logits, history, options.repetition_penalty);
     return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
   }

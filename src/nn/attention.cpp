@@ -23,7 +23,12 @@ struct Projected {
 };
 
 Projected project(Context& cx, const SelfAttention& a, const Variable& x) {
-  if (a.fused == FusedQkv::kNo) return {a.q(cx, x), a.k(cx, x), a.v(cx, x)};
+  if (a.fused == FusedQkv::kNo) {
+    const int64_t tokens = x.size(0);
+    const ops::LinearArgs layers[] = {a.q.args(cx, tokens), a.k.args(cx, tokens), a.v.args(cx, tokens)};
+    const std::vector<Variable> parts = ops::linears(cx, x, layers);
+    return {parts[0], parts[1], parts[2]};
+  }
   const Variable all = a.qkv(cx, x);
   const int64_t K = a.args.head_width, q = a.args.heads * K, kv = a.args.kv_heads * K;
   if (a.fused == FusedQkv::kByHead) {

@@ -17,7 +17,11 @@ struct GatedMlp {
   Linear gate_up;  // Phi-3 has both in one product, gate first; gate and up are empty then
   ops::Activation activation = ops::Activation::kSilu;
   Variable operator()(Context& cx, const Variable& x) const {
-    if (!gate_up.defined()) return down(cx, ops::gated(cx, gate(cx, x), up(cx, x), activation));
+    if (!gate_up.defined()) {
+      const ops::LinearArgs layers[] = {gate.args(cx, x.size(0)), up.args(cx, x.size(0))};
+      const std::vector<Variable> parts = ops::linears(cx, x, layers);
+      return down(cx, ops::gated(cx, parts[0], parts[1], activation));
+    }
     const Variable both = gate_up(cx, x);
     const int64_t width = down.in_features();
     const auto half = [&](int64_t i) {

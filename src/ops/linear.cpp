@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 
 #include "backend/kernels/elementwise.h"
@@ -15,15 +16,39 @@ bool few_rows(const Context& cx, int64_t rows) {
   return cx.inference() && rows <= backend::kMatvecRows && backend::weight_matvec.has(cx.device());
 }
 
+bool rounds(const Context& cx, const LinearArgs& args) {
+  return cx.inference() && cx.generation && cx.compute() == kBF16 &&
+         backend::has_rounded_product(*args.weight) && backend::rounded_product.has(cx.device());
+}
+
+// In generation: is the product one of the kernels that read the stored form? Their memory follows no plan.
+bool from_stored(const Context& cx, const Variable& x, const LinearArgs& args) {
+  return cx.generation && (few_rows(cx, x.size(0)) || rounds(cx, args));
+}
+
+void add_bias(Context& cx, const LinearArgs& args, Tensor& y) {
+  if (args.bias.defined()) backend::add_bias(cx.stream(), y, args.bias.value(), y);
+}
+
 void base_product(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& y) {
-  backend::Stream& stream = cx.stream();
   if (few_rows(cx, x.size(0))) {
-    backend::weight_matvec(stream, x, *args.weight, y);
+    backend::Matvec product{args.weight, y};
+    backend::weight_matvec(cx.stream(), x, {&product, 1});
   } else {
-    const backend::ProductLease w(stream, *args.weight, cx.compute());
-    backend::matmul(stream, x, w.values(), y, {.transpose_b = true, .absmax = w.absmax()});
+    const backend::ProductLease w(cx.stream(), *args.weight, cx.compute());
+    backend::matmul(cx.stream(), x, w.values(), y, {.transpose_b = true, .absmax = w.absmax()});
   }
-  if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
+  add_bias(cx, args, y);
+}
+
+void check_shapes(const Variable& x, const LinearArgs& args) {
+  const auto [tokens, in] = require_matrix("linear", x.shape());
+  const quant::Weight& w = *args.weight;
+  require(w.shape.rank() == 2 && w.cols() == in, "linear", "x is {} but the weight is {}", x.shape(),
+          w.shape);
+  require(!args.bias.defined() || args.bias.shape() == Shape{w.rows()}, "linear", "bias {} for {} outputs",
+          args.bias.defined() ? args.bias.shape().str() : "", w.rows());
+  for (const LoraBranch& branch : args.lora) check_branch(branch, in, w.rows(), tokens);
 }
 
 // FLOPs of the base product and of the branches, and the bytes that have to move.
@@ -50,7 +75,6 @@ struct SavedBranch {
 
 // y and xa of a fused branch; the same bits for xa as down() gives.
 void fused_product(Context& cx, const Tensor& x, const LinearArgs& args, const SavedBranch& s, Tensor& y) {
-  backend::Stream& stream = cx.stream();
   LoraFused lora(cx, s.branch);  // its memory does not depend on how many rows there are
   *s.made = true;
   if (few_rows(cx, x.size(0))) {
@@ -58,10 +82,10 @@ void fused_product(Context& cx, const Tensor& x, const LinearArgs& args, const S
     return lora.beside(x, s.xa, y);
   }
   {
-    const backend::ProductLease w(stream, *args.weight, cx.compute());
+    const backend::ProductLease w(cx.stream(), *args.weight, cx.compute());
     lora.forward(x, w, s.xa, y);
   }
-  if (args.bias.defined()) backend::add_bias(stream, y, args.bias.value(), y);
+  add_bias(cx, args, y);
 }
 
 void down(Context& cx, const Tensor& x, const SavedBranch& s) {
@@ -70,23 +94,47 @@ void down(Context& cx, const Tensor& x, const SavedBranch& s) {
   *s.made = true;
 }
 
+// The same for few rows and no dropout: both factors are read once, as they are.
+void branch_of_few(Context& cx, const Tensor& x, const LoraBranch& branch, const Tensor& xa, Tensor y) {
+  const auto product = [&](const Variable& factor, const Tensor& in, const Tensor& out) {
+    const quant::Weight w = quant::dense_weight(factor.value());
+    backend::Matvec one{&w, out};
+    backend::weight_matvec(cx.stream(), in, {&one, 1});
+  };
+  product(branch.a, x, xa);
+  const Tensor more = cx.empty(y.shape(), kF32, "lora.y");
+  product(branch.b, xa, more);
+  backend::scale(cx.stream(), more, branch.scale, y, true);
+}
+
+// The branches where y holds the base product already.
+void add_branches(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& y) {
+  for (const LoraBranch& branch : args.lora) {
+    if (branch.begin == branch.end) continue;
+    const SavedBranch s{branch,
+                        cx.empty({branch.end - branch.begin, branch.a.size(0)}, cx.compute(), "lora.xa"),
+                        std::make_shared<bool>(false)};
+    if (few_rows(cx, x.size(0)) && !(cx.training && branch.dropout > 0)) {
+      branch_of_few(cx, x.rows(branch.begin, branch.end), branch, s.xa, y.rows(branch.begin, branch.end));
+    } else {
+      down(cx, x, s);
+      LoraUp(cx, branch)(s.xa, y.rows(branch.begin, branch.end));
+    }
+  }
+}
+
 }  // namespace
 
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
-  const auto [tokens, in] = require_matrix("linear", x.shape());
-  const quant::Weight& w = *args.weight;
-  require(w.shape.rank() == 2 && w.cols() == in, "linear", "x is {} but the weight is {}", x.shape(),
-          w.shape);
-  const int64_t out = w.rows();
-  require(!args.bias.defined() || args.bias.shape() == Shape{out}, "linear", "bias {} for {} outputs",
-          args.bias.defined() ? args.bias.shape().str() : "", out);
+  check_shapes(x, args);
+  if (from_stored(cx, x, args)) return linears(cx, x, {&args, 1})[0];
+  const int64_t tokens = x.size(0), out = args.weight->rows();
 
   bool differentiated = cx.differentiates({&x, &args.trainable, &args.bias}),
        reads_x = args.trainable.requires_grad();
   const bool fused = fuses(cx, args.lora, tokens);
   std::vector<SavedBranch> branches;
   for (const LoraBranch& branch : args.lora) {
-    check_branch(branch, in, out, tokens);
     if (branch.begin == branch.end) continue;
     differentiated = differentiated || cx.differentiates({&branch.a, &branch.b});
     reads_x = reads_x || branch.a.requires_grad() || (fused && branch.b.requires_grad());
@@ -150,6 +198,34 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
            cost.bytes);
   });
   return y;
+}
+
+std::vector<Variable> linears(Context& cx, const Variable& x, std::span<const LinearArgs> layers) {
+  std::vector<Variable> results(layers.size());
+  std::vector<backend::Matvec> exact, rounded;
+  std::vector<Tensor> values(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const LinearArgs& args = layers[i];
+    check_shapes(x, args);
+    if (!from_stored(cx, x, args)) {
+      results[i] = linear(cx, x, args);
+      continue;
+    }
+    values[i] = cx.empty({x.size(0), args.weight->rows()}, args.f32_output ? kF32 : cx.compute(), "linear.y");
+    (rounds(cx, args) ? rounded : exact).push_back({args.weight, values[i]});
+  }
+  if (!exact.empty()) backend::weight_matvec(cx.stream(), x.value(), exact);
+  if (!rounded.empty()) backend::rounded_product(cx.stream(), x.value(), rounded);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    Tensor& y = values[i];
+    if (!y.defined()) continue;
+    add_bias(cx, layers[i], y);
+    add_branches(cx, x.value(), layers[i], y);
+    const Cost cost = cost_of(layers[i], x.size(0));
+    cx.observe("linear", false, y, cost.base + cost.lora, cost.bytes);
+    results[i] = cx.result(std::move(y), false);
+  }
+  return results;
 }
 
 }  // namespace nibble::ops

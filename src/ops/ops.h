@@ -4,6 +4,7 @@
 // feed-forward, V vocabulary, R rank. Errors: Error{op name} with the shapes that disagree.
 #pragma once
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "autograd/context.h"
@@ -81,6 +82,9 @@ struct LinearArgs {
   float softcap = 0;        // of an output head: head_cross_entropy() caps the logits (kernels/elementwise.h)
 };
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args);
+// Layers that read the same x (q, k, v; gate, up): what linear() gives for each, in one kernel where products
+// run from the stored form.
+std::vector<Variable> linears(Context& cx, const Variable& x, std::span<const LinearArgs> layers);
 // The same from plain products of f32 tensors: what linear() must equal, in values and gradients.
 Variable linear_composed(Context& cx, const Variable& x, const LinearArgs& args);
 

@@ -102,10 +102,10 @@ class HostAllocator : public Allocator {
             "cannot allocate {} for {}; use a smaller batch, max_seq_length or gradient_checkpointing: block",
             show_bytes(static_cast<double>(bytes)), name);
     auto* buffer = new Buffer{static_cast<std::byte*>(p), bytes, Device::kCpu, nullptr};
-    const int64_t id = ledger_->on_allocate(name, size);
-    return {buffer, [cache = cache_, ledger = ledger_, id, size](Buffer* b) {
+    const Ledger::Ticket ticket = ledger_->on_allocate(name, size);
+    return {buffer, [cache = cache_, ledger = ledger_, ticket, size](Buffer* b) {
               cache->give(b->data, size);
-              ledger->on_release(id);
+              ledger->on_release(ticket);
               delete b;
             }};
   }
@@ -122,9 +122,9 @@ class HostAllocator : public Allocator {
 class MetaAllocator : public Allocator {
  public:
   std::shared_ptr<Buffer> allocate(size_t bytes, std::string_view name) override {
-    const int64_t id = ledger_->on_allocate(name, round_up(bytes));
-    return {new Buffer{nullptr, bytes, Device::kMeta, nullptr}, [ledger = ledger_, id](Buffer* b) {
-              ledger->on_release(id);
+    const Ledger::Ticket ticket = ledger_->on_allocate(name, round_up(bytes));
+    return {new Buffer{nullptr, bytes, Device::kMeta, nullptr}, [ledger = ledger_, ticket](Buffer* b) {
+              ledger->on_release(ticket);
               delete b;
             }};
   }
@@ -133,53 +133,69 @@ class MetaAllocator : public Allocator {
 
 }  // namespace
 
-int64_t Ledger::on_allocate(std::string_view name, size_t bytes) {
+Ledger::Named& Ledger::named(std::string_view name) {
+  const size_t group = current_group_.back();
+  const auto at = reinterpret_cast<uintptr_t>(name.data());
+  Recent& recent = recent_[(at ^ at >> 8 ^ group * 31) % recent_.size()];
+  // The same place may hold another name by now.
+  if (recent.at != name.data() || recent.group != group || recent.found->first != name) {
+    auto& names = groups_[group].named;
+    auto it = names.find(name);
+    if (it == names.end()) it = names.emplace(name, Named{}).first;
+    recent = {name.data(), group, &*it};
+  }
+  return recent.found->second;
+}
+
+Ledger::Ticket Ledger::on_allocate(std::string_view name, size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const int64_t id = next_id_++;
   const auto n = static_cast<int64_t>(bytes);
-  const std::string& group = groups_.back();
-  live_.emplace(id, Entry{group, std::string(name), n});
-  group_bytes_[group] += n;
-  auto& named = name_bytes_[{group, std::string(name)}];
-  named.first += n;
-  named.second = std::max(named.second, named.first);
+  Named& entry = named(name);
+  const Ticket ticket{next_id_++, n, current_group_.back(), &entry.now};
+  groups_[ticket.group].now += n;
+  entry.now += n;
+  entry.peak = std::max(entry.peak, entry.now);
   current_ += n;
   if (current_ > peak_) {
     peak_ = current_;
-    group_at_peak_ = group_bytes_;
+    for (Group& group : groups_) group.at_peak = group.now;
   }
-  if (recording_from_ >= 0) events_.push_back({id - recording_from_, n, false});
-  return id;
+  if (recording_from_ >= 0) events_.push_back({ticket.id - recording_from_, n, false});
+  return ticket;
 }
 
-void Ledger::on_release(int64_t id) {
+void Ledger::on_release(const Ticket& ticket) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto it = live_.find(id);
-  current_ -= it->second.bytes;
-  group_bytes_[it->second.group] -= it->second.bytes;
-  name_bytes_[{it->second.group, it->second.name}].first -= it->second.bytes;
-  if (recording_from_ >= 0 && id >= recording_from_)
-    events_.push_back({id - recording_from_, it->second.bytes, true});
-  live_.erase(it);
+  current_ -= ticket.bytes;
+  groups_[ticket.group].now -= ticket.bytes;
+  *ticket.named -= ticket.bytes;
+  if (recording_from_ >= 0 && ticket.id >= recording_from_)
+    events_.push_back({ticket.id - recording_from_, ticket.bytes, true});
 }
 
 std::map<std::string, int64_t> Ledger::groups_at_peak() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return group_at_peak_;
+  std::map<std::string, int64_t> bytes;
+  for (const Group& group : groups_)
+    if (!group.named.empty()) bytes[group.name] = group.at_peak;
+  return bytes;
 }
 
 std::map<std::pair<std::string, std::string>, int64_t> Ledger::names_peak() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::map<std::pair<std::string, std::string>, int64_t> peaks;
-  for (const auto& [key, value] : name_bytes_) peaks[key] = value.second;
+  for (const Group& group : groups_)
+    for (const auto& [name, value] : group.named) peaks[{group.name, name}] = value.peak;
   return peaks;
 }
 
 void Ledger::reset_peak() {
   const std::lock_guard<std::mutex> lock(mutex_);
   peak_ = current_;
-  group_at_peak_ = group_bytes_;
-  for (auto& [key, value] : name_bytes_) value.second = value.first;
+  for (Group& group : groups_) {
+    group.at_peak = group.now;
+    for (auto& [name, value] : group.named) value.peak = value.now;
+  }
 }
 
 void Ledger::start_recording() {
@@ -196,12 +212,15 @@ std::vector<Ledger::Event> Ledger::stop_recording() {
 
 void Ledger::push_group(std::string_view group) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  groups_.emplace_back(group);
+  const auto known =
+      std::find_if(groups_.begin(), groups_.end(), [&](const Group& g) { return g.name == group; });
+  current_group_.push_back(static_cast<size_t>(known - groups_.begin()));
+  if (known == groups_.end()) groups_.push_back({std::string(group), {}});
 }
 
 void Ledger::pop_group() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  groups_.pop_back();
+  current_group_.pop_back();
 }
 
 std::shared_ptr<Allocator> make_host_allocator() { return std::make_shared<HostAllocator>(); }

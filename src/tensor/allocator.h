@@ -39,13 +39,15 @@ class Ledger {
     int64_t bytes;
     bool release;
   };
-  struct Entry {
-    std::string group, name;
-    int64_t bytes;
+  // What an allocation is known by until its release.
+  struct Ticket {
+    int64_t id, bytes;
+    size_t group;
+    int64_t* named;  // bytes in use under its group and name
   };
 
-  int64_t on_allocate(std::string_view name, size_t bytes);
-  void on_release(int64_t id);
+  Ticket on_allocate(std::string_view name, size_t bytes);
+  void on_release(const Ticket& ticket);
 
   int64_t current_bytes() const { return current_; }
   int64_t peak_bytes() const { return peak_; }
@@ -62,11 +64,26 @@ class Ledger {
   void pop_group();
 
  private:
+  struct Named {
+    int64_t now = 0, peak = 0;
+  };
+  struct Group {
+    std::string name;
+    std::map<std::string, Named, std::less<>> named;  // its nodes stay where they are
+    int64_t now = 0, at_peak = 0;
+  };
+  // Names are literals, and a step asks for the same ones again: where one lies finds it without a search.
+  struct Recent {
+    const char* at = nullptr;
+    size_t group = 0;
+    std::pair<const std::string, Named>* found = nullptr;
+  };
+  Named& named(std::string_view name);
+
   mutable std::mutex mutex_;
-  std::vector<std::string> groups_{"other"};
-  std::map<int64_t, Entry> live_;
-  std::map<std::string, int64_t> group_bytes_, group_at_peak_;
-  std::map<std::pair<std::string, std::string>, std::pair<int64_t, int64_t>> name_bytes_;  // now, peak
+  std::vector<Group> groups_{{"other", {}}};
+  std::vector<size_t> current_group_{0};  // of groups_, the last one in force
+  std::vector<Recent> recent_ = std::vector<Recent>(256);
   int64_t current_ = 0, peak_ = 0, next_id_ = 0, recording_from_ = -1;
   std::vector<Event> events_;
 };

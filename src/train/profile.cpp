@@ -137,6 +137,7 @@ StepProfile profile_step(Engine& engine, const data::StepBatch& batch, int round
     return now_seconds() - began;
   };
   run();
+  profile.first_ended = now_seconds();
   std::vector<backend::ProductShape> shapes;
   {
     StepWatch watch;

@@ -31,6 +31,7 @@ struct StepProfile {
   double limit_seconds = 0;    // flops at limits.products
   double watched = 0;          // seconds of the step that the rows are of
   std::vector<double> rounds;  // share of the limit, one per round
+  double first_ended = 0;      // now_seconds() after the first step
   uint64_t peak_bytes = 0;     // resident, before any limit was measured
   int64_t tokens = 0, trained_tokens = 0;
   std::vector<ProfileRow> ops, kernels;  // by time, longest first

@@ -17,7 +17,7 @@ class GuardedAllocator : public Allocator {
     std::memset(block, kPattern, kGuard);
     std::memset(block + kGuard, 0xFF, bytes);
     std::memset(block + kGuard + bytes, kPattern, size - bytes + kGuard);
-    const int64_t id = ledger_->on_allocate(name, size);
+    const Ledger::Ticket id = ledger_->on_allocate(name, size);
     return {new Buffer{block + kGuard, bytes, Device::kCpu, nullptr},
             [violations = violations_, ledger = ledger_, block, bytes, size, id,
              label = std::string(name)](Buffer* b) {

@@ -121,13 +121,18 @@ TEST_F(Together, FewRowsComeStraightFromTheStoredForm) {
   for (const char* format : {"f32", "nf4", "int8"}) {
     const auto w = frozen(format, 40, 96);
     const Variable x(tensor({backend::kMatvecRows, 96}, 1, 1));
-    const LinearArgs args{.weight = w.get(), .trainable = {}, .bias = {}, .lora = {}};
-    const Tensor direct = linear(cx, x, args).value();
+    const LoraBranch branch{
+        .a = parameter({3, 96}, 11), .b = parameter({40, 3}, 12), .scale = 0.25f, .begin = 4, .end = 15};
+    const LinearArgs args{.weight = w.get(), .trainable = {}, .bias = {}, .lora = {branch}};
     cx.will_recompute = true;
     const Tensor product = linear(cx, x, args).value();
     cx.will_recompute = false;
-    for (int64_t i = 0; i < direct.numel(); ++i)
-      ASSERT_NEAR(direct.data<float>()[i], product.data<float>()[i], 2e-5) << format;
+    for (const bool generation : {false, true}) {
+      cx.generation = generation;
+      const Tensor direct = linear(cx, x, args).value();
+      for (int64_t i = 0; i < direct.numel(); ++i)
+        ASSERT_NEAR(direct.data<float>()[i], product.data<float>()[i], 2e-5) << format << generation;
+    }
   }
 }
 
@@ -137,6 +142,32 @@ struct Count : autograd::OpObserver {
   }
   double forward = 0, back = 0;
 };
+// Layers that read the same x, some with an adapter or a bias, some stored in blocks that generation rounds
+// its inputs for: together what each is alone.
+TEST_F(Together, LayersOfOneInputAreWhatTheyAreAlone) {
+  Context narrow(stream, memory, kBF16);
+  const auto q = frozen("q4_k", 48, 256), v = frozen("nf4", 7, 256);
+  const Variable a = parameter({3, 256}, 11), b = parameter({48, 3}, 12), bias = parameter({7}, 13);
+  const auto up = frozen("q4_k", 16, 256);
+  const LinearArgs layers[] = {
+      {.weight = q.get(), .trainable = {}, .bias = {}, .lora = {{.a = a, .b = b, .scale = 2, .end = 20}}},
+      {.weight = up.get(), .trainable = {}, .bias = {}, .lora = {}},
+      {.weight = v.get(), .trainable = {}, .bias = bias, .lora = {}}};
+  const Variable all(tensor({40, 256}, 1, 5, kBF16));
+  const autograd::NoGrad no_grad(narrow);
+  for (const bool generation : {false, true}) {
+    narrow.generation = generation;
+    for (const int64_t rows : {5, 40}) {
+      std::vector<LinearArgs> some(std::begin(layers), std::end(layers));
+      some[0].lora[0].end = rows / 2;
+      const Variable x(all.value().rows(0, rows));
+      const std::vector<Variable> together = linears(narrow, x, some);
+      for (size_t i = 0; i < some.size(); ++i)
+        EXPECT_EQ(bytes(together[i].value()), bytes(linear(narrow, x, some[i]).value())) << i << ", " << rows;
+    }
+  }
+}
+
 TEST_F(Together, LinearReportsItsProducts) {
   Count count;
   cx.observer = &count;

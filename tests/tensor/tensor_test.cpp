@@ -68,6 +68,27 @@ TEST(LedgerBook, KeepsPeaksByGroup) {
   EXPECT_EQ(host->ledger().groups_at_peak().at("activations"), 320);
 }
 
+TEST(LedgerBook, KeepsPeaksByName) {
+  const auto host = make_host_allocator();
+  std::string name = "one";  // a place whose name changes is no literal
+  std::vector<Tensor> kept;
+  kept.push_back(Tensor::empty(*host, {16}, kF32, name));
+  name = "two";
+  kept.push_back(Tensor::empty(*host, {32}, kF32, name));
+  {
+    const MemoryGroup group(*host, "activations");
+    kept.push_back(Tensor::empty(*host, {48}, kF32, name));
+    const Tensor gone = Tensor::empty(*host, {64}, kF32, name);
+  }
+  kept.push_back(Tensor::empty(*host, {80}, kF32, name));
+  kept.pop_back();
+  const std::map<std::pair<std::string, std::string>, int64_t> expected = {
+      {{"other", "one"}, 64}, {{"other", "two"}, 128 + 320}, {{"activations", "two"}, 192 + 256}};
+  EXPECT_EQ(host->ledger().names_peak(), expected);
+  host->ledger().reset_peak();
+  EXPECT_EQ(host->ledger().names_peak().at({"activations", "two"}), 192);
+}
+
 // A random program of allocations, once on the meta device and once for real from the arena that was planned
 // from it.
 TEST(Arena, ServesTheRecordedSequenceWithoutOverlap) {

@@ -3,6 +3,8 @@
 // row by row instead.
 #include "backend/cpu/attention.h"
 
+#include <hwy/cache_control.h>
+
 #include <cmath>
 #include <cstring>
 
@@ -197,6 +199,30 @@ HWY_INLINE void weigh_values(const T* v, int64_t ld, const float* scores, int64_
   }
 }
 
+// scores[j] = scale · q · k[j] for kKeys keys from j on, which wait for one another's sums instead of for
+// their own.
+template <int kKeys, class T>
+HWY_INLINE void scores_of_keys(const float* q, const T* k, int64_t ld, int64_t width, float scale,
+                               float* scores) {
+  const hn::ScalableTag<float> d;
+  auto d0 = hn::Zero(d), d1 = d0, d2 = d0, d3 = d0;
+  for_vectors(d, 0, width, [&](const auto& at) HWY_ATTR {
+    const auto x = at.load(d, q);
+    d0 = hn::MulAdd(x, at.load(d, k), d0);
+    if constexpr (kKeys == 4) {
+      d1 = hn::MulAdd(x, at.load(d, k + ld), d1);
+      d2 = hn::MulAdd(x, at.load(d, k + 2 * ld), d2);
+      d3 = hn::MulAdd(x, at.load(d, k + 3 * ld), d3);
+    }
+  });
+  scores[0] = hn::GetLane(hn::SumOfLanes(d, d0)) * scale;
+  if constexpr (kKeys == 4) {
+    scores[1] = hn::GetLane(hn::SumOfLanes(d, d1)) * scale;
+    scores[2] = hn::GetLane(hn::SumOfLanes(d, d2)) * scale;
+    scores[3] = hn::GetLane(hn::SumOfLanes(d, d3)) * scale;
+  }
+}
+
 // One query row: scores of every key it sees, softmax, weighted values.
 template <class T>
 void forward_row(const AttentionForward& f, const AttentionItem& item) {
@@ -211,19 +237,25 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
           *v = static_cast<const T*>(f.v) + at_k;
   float* scores = local_buffer(LocalSlot::kA, end + 64);
   float* sum = local_buffer(LocalSlot::kC, K);
-  float high = -INFINITY;
-  for (int64_t j = first; j < end; ++j) {
-    auto dot = hn::Zero(d);
-    for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR {
-      dot = hn::MulAdd(at.load(d, q), at.load(d, k + j * ld), dot);
-    });
-    scores[j] = hn::GetLane(hn::SumOfLanes(d, dot)) * a.scale;
-    high = std::max(high, scores[j]);
+  float* query = local_buffer(LocalSlot::kB, K);
+  for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, q), query); });
+  // Rows of one head are too short and far apart for the processor to see them coming: keys are fetched two
+  // rounds ahead, values while the scores are made.
+  const auto fetch = [&](const T* row) {
+    for (int64_t i = 0; i < K; i += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + i);
+  };
+  int64_t key = first;
+  for (; key + 4 <= end; key += 4) {
+    for (int64_t i = key; i < key + 4; ++i) {
+      fetch(k + (i + 8) * ld);
+      fetch(v + i * ld);
+    }
+    scores_of_keys<4>(query, k + key * ld, ld, K, a.scale, scores + key);
   }
-  if (const AdjustScores adjust(a, item.head, f.bias->at(item.head)); adjust.any() && first < end) {
+  for (; key < end; ++key) scores_of_keys<1>(query, k + key * ld, ld, K, a.scale, scores + key);
+  if (const AdjustScores adjust(a, item.head, f.bias->at(item.head)); adjust.any() && first < end)
     adjust_row(adjust, scores + first, end - first, first - s.position(item.begin));
-    high = max_of_row(scores, first, end);
-  }
+  const float high = max_of_row(scores, first, end);
   const float total = first < end ? softmax_row(scores + first, end - first, 0, end - first, high) : 0.0f;
   std::fill_n(sum, K, 0.0f);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));

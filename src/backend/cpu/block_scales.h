@@ -15,7 +15,7 @@ class BlockScales {
   float operator[](int64_t i) const {
     if (codes_ == nullptr) return quant::load_at<float>(absmax_, i);
     return quant::load_at<float>(nested_map_, std::to_integer<int64_t>(codes_[i])) *
-               quant::load_at<float>(nested_absmax_, i / 256) +
+               quant::load_at<float>(nested_absmax_, static_cast<int64_t>(static_cast<uint64_t>(i) / 256)) +
            offset_;
   }
 

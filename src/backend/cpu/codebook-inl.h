@@ -7,6 +7,9 @@
 #define NIBBLE_CPU_CODEBOOK_INL
 #endif
 
+#include <cmath>
+#include <limits>
+
 #include "backend/cpu/convert-inl.h"
 #include "quant/format.h"
 
@@ -89,23 +92,30 @@ struct Table<float> {
   }
 };
 
-#if HWY_MAX_BYTES >= 32
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 // The same for 64 values at a time in vectors of 32 bytes, both halves of a table alike.
 struct WideTable {
   using D8 = hn::FixedTag<uint8_t, 32>;
   using D16 = hn::FixedTag<uint16_t, 16>;
   using D32 = hn::FixedTag<uint32_t, 8>;
   hn::Vec<D8> low, high;
+  // Four values at a time in both halves: nothing crosses from one to the other, which would take longer than
+  // the rest of a short block.
   HWY_INLINE WideTable(const std::array<float, 16>& values, float absmax) {
     const hn::FixedTag<float, 8> d;
     const auto scale = hn::Set(d, absmax);
+    const bool finite = std::abs(absmax) <= std::numeric_limits<float>::max();
     const auto bits = [&](size_t i) HWY_ATTR {
-      return hn::BitCast(D16(),
-                         bf16_bits(D32(), hn::BitCast(D32(), hn::Mul(hn::LoadU(d, &values[i]), scale))));
+      const auto v = hn::BitCast(D32(), hn::Mul(hn::LoadDup128(d, &values[i]), scale));
+      if (!finite) return bf16_bits(D32(), v);
+      // bf16_bits() of what cannot be NaN.
+      const auto odd = hn::And(hn::ShiftRight<16>(v), hn::Set(D32(), 1u));
+      return hn::ShiftRight<16>(hn::Add(v, hn::Add(odd, hn::Set(D32(), 0x7FFFu))));
     };
-    const auto all = hn::BitCast(D8(), hn::ConcatEven(D16(), bits(8), bits(0)));
-    low = hn::ConcatEven(D8(), all, all);
-    high = hn::ConcatOdd(D8(), all, all);
+    const __m256i first = _mm256_packus_epi32(bits(0).raw, bits(4).raw),
+                  second = _mm256_packus_epi32(bits(8).raw, bits(12).raw), byte = _mm256_set1_epi16(0xFF);
+    low.raw = _mm256_packus_epi16(_mm256_and_si256(first, byte), _mm256_and_si256(second, byte));
+    high.raw = _mm256_packus_epi16(_mm256_srli_epi16(first, 8), _mm256_srli_epi16(second, 8));
   }
   // Interleaving stays within 16 bytes: groups of four bytes are laid out so that what comes of them is in
   // order.
@@ -137,7 +147,7 @@ HWY_INLINE void decode_block(const quant::Codebook4& book, float absmax, const u
   };
   int64_t i = begin;
   if (i % 2 != 0 && i < end) one(i++, out++);
-#if HWY_MAX_BYTES >= 32
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
   if constexpr (std::is_same_v<T, BFloat16>) {
     if (end - i >= 64) {
       const WideTable table(book.values, absmax);

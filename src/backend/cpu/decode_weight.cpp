@@ -19,10 +19,24 @@ template <class T>
 void decode_codebook_range(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
   const BlockScales scales(w);
   const auto* codes = reinterpret_cast<const uint8_t*>(w.codes.raw());
-  for (int64_t i = begin; i < end;) {
-    const int64_t block = i / w.block, stop = std::min(end, (block + 1) * w.block);
-    decode_block(*w.format->codebook, scales[block], codes, i, stop, out + (i - begin));
-    i = stop;
+  // Scales of some blocks at once: a block's own look-ups take longer than its values.
+  constexpr int64_t kBlocks = 64;
+  float absmax[kBlocks];
+  for (int64_t i = begin, block = begin / w.block; i < end; block += kBlocks) {
+    const int64_t count = std::min(kBlocks, (end - 1) / w.block - block + 1);
+    for (int64_t b = 0; b < count; ++b) absmax[b] = scales[block + b];
+    int64_t b = 0;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+    if constexpr (std::is_same_v<T, BFloat16>)
+      if (w.block == 64 && i % 64 == 0)  // the usual block, without decode_block's questions
+        for (; b < count && end - i >= 64; ++b, i += 64)
+          WideTable(w.format->codebook->values, absmax[b]).lookup(codes + i / 2, out + (i - begin));
+#endif
+    for (; b < count; ++b) {
+      const int64_t stop = std::min(end, (block + b + 1) * w.block);
+      decode_block(*w.format->codebook, absmax[b], codes, i, stop, out + (i - begin));
+      i = stop;
+    }
   }
 }
 

@@ -12,9 +12,12 @@
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/codebook-inl.h"
+#include "backend/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+constexpr float kLeastAbsmax = 1e-38f;  // see quant/codebook.cpp, whose rules these are
 
 // max |v|; bits of magnitudes order as integers, with NaN above everything.
 float magnitude_of(const float* v, int64_t n) {
@@ -97,7 +100,6 @@ void code_values(const quant::Codebook4& book, const float* v, int64_t n, bool f
 // One block of at most `block` values; scratch holds block + 32 codes.
 float encode_one(const quant::Codebook4& book, int bits, const float* v, int64_t n, int64_t block,
                  uint8_t* scratch, uint8_t* out) {
-  constexpr float kLeastAbsmax = 1e-38f;  // see quant/codebook.cpp, whose rules these are
   const float largest = magnitude_of(v, n), clamped = largest < kLeastAbsmax ? kLeastAbsmax : largest;
   const bool full = n == block;
   code_values(book, v, n, full, clamped, scratch);
@@ -113,10 +115,103 @@ float encode_one(const quant::Codebook4& book, int bits, const float* v, int64_t
   return full ? largest : clamped;
 }
 
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+// ThresholdCount - 15, so that each step is a comparison and two additions; what a step looks up by lane is
+// found by the lowest three bits of that.
+class NegativeCount {
+ public:
+  HWY_INLINE explicit NegativeCount(const std::array<float, 15>& t)
+      : middle_(_mm256_set1_ps(t[7])), lower_(_mm256_set1_ps(t[3])), upper_(_mm256_set1_ps(t[11])) {
+    // After two steps 0 … -3, after three 0 … -7.
+    third_ = _mm256_setr_ps(t[13], 0, 0, 0, 0, t[1], t[5], t[9]);
+    last_ = _mm256_setr_ps(t[14], t[0], t[2], t[4], t[6], t[8], t[10], t[12]);
+  }
+  HWY_INLINE __m256i operator()(__m256 x) const {
+    const auto at_most = [&](__m256 t)
+                             HWY_ATTR { return _mm256_castps_si256(_mm256_cmp_ps(x, t, _CMP_LE_OQ)); };
+    const auto twice = [](__m256i v) HWY_ATTR { return _mm256_add_epi32(v, v); };
+    const __m256i low = at_most(middle_);
+    __m256i count =
+        _mm256_add_epi32(twice(low), at_most(_mm256_blendv_ps(upper_, lower_, _mm256_castsi256_ps(low))));
+    count = _mm256_add_epi32(twice(count), at_most(_mm256_permutevar8x32_ps(third_, count)));
+    return _mm256_add_epi32(twice(count), at_most(_mm256_permutevar8x32_ps(last_, count)));
+  }
+
+ private:
+  __m256 middle_, lower_, upper_, third_, last_;
+};
+
+// The block's largest magnitude, NaN above everything.
+template <class T>
+HWY_INLINE float magnitude_of_block(const T* v, int64_t block) {
+  const F32 d;
+  const I32 di;
+  const auto mask = hn::Set(di, 0x7FFFFFFF);
+  auto largest = hn::Zero(di);
+  for (int64_t i = 0; i < block; i += 8)
+    largest = hn::Max(largest, hn::And(hn::BitCast(di, load_f32(d, v + i)), mask));
+  const int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
+  return bits > 0x7F800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+}
+
+// A full block of 64 · k values to 4-bit codes, all in registers: what encode_one does, value for value.
+template <class T>
+HWY_INLINE void code_full_block(const NegativeCount& count, __m256i order, const T* v, int64_t block,
+                                float absmax, uint8_t* out) {
+  const auto factor = hn::Set(F32(), 1.0f / (absmax < kLeastAbsmax ? kLeastAbsmax : absmax));
+  // Narrowing to 16 and to 8 bits stays within halves; the words are put right after it.
+  const auto codes = [&](int64_t at) HWY_ATTR {
+    const auto eight = [&](int64_t i)
+                           HWY_ATTR { return count(hn::Mul(load_f32(F32(), v + at + i), factor).raw); };
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(eight(0), eight(8)), _mm256_packs_epi32(eight(16), eight(24)));
+    const __m256i sorted = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i places = _mm256_and_si256(sorted, _mm256_set1_epi8(15));
+    // The first of two codes is the high nibble.
+    return _mm256_maddubs_epi16(_mm256_shuffle_epi8(order, places), _mm256_set1_epi16(0x0110));
+  };
+  for (int64_t i = 0; i < block; i += 64) {
+    const __m256i packed = _mm256_packus_epi16(codes(i), codes(i + 32));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2), _mm256_permute4x64_epi64(packed, 0xD8));
+  }
+}
+
+template <class T>
+void encode_full_blocks(const quant::Codebook4& book, int64_t block, const T* v, int64_t blocks,
+                        uint8_t* codes, float* absmax) {
+  const NegativeCount count(book.thresholds);
+  alignas(16) uint8_t order[16];  // code of the count whose lowest four bits, 15 taken off, are i
+  for (size_t i = 0; i < 16; ++i) order[i] = book.order[(i + 15) % 16];
+  const __m256i orders = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(order)));
+  // Scales of some blocks first, so that no block's codes wait for its own.
+  constexpr int64_t kBlocks = 16;
+  for (int64_t i = 0; i < blocks; i += kBlocks) {
+    const int64_t end = std::min(blocks, i + kBlocks);
+    for (int64_t b = i; b < end; ++b) absmax[b] = magnitude_of_block(v + b * block, block);
+    for (int64_t b = i; b < end; ++b)
+      code_full_block(count, orders, v + b * block, block, absmax[b], codes + b * block / 2);
+  }
+}
+#endif
+
 // Whole blocks of a tensor of n values, [begin, end) counted in values; `values` is its first byte.
 void encode_codebook_range(const quant::Format& format, int64_t block, DType dtype, const std::byte* values,
                            int64_t begin, int64_t end, uint8_t* codes, float* absmax) {
   const auto bits = static_cast<int>(format.bits);
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  if (bits == 4 && block % 64 == 0 && dtype != kF16) {
+    const int64_t blocks = (end - begin) / block;
+    const auto fast = [&](const auto* v) {
+      encode_full_blocks(*format.codebook, block, v + begin, blocks, codes + begin / 2,
+                         absmax + begin / block);
+    };
+    if (dtype == kF32)
+      fast(reinterpret_cast<const float*>(values));
+    else
+      fast(reinterpret_cast<const BFloat16*>(values));
+    begin += blocks * block;
+  }
+#endif
   std::vector<float> wide(static_cast<size_t>(block));
   std::vector<uint8_t> scratch(static_cast<size_t>(block) + 32);
   for (int64_t i = begin; i < end; i += block) {

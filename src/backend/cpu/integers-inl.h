@@ -1,6 +1,6 @@
-// Stretches of rows as 16-bit integers for exact products (products of int8 weights, generation): the largest
-// magnitude becomes kIntegerLevels. One that is not finite makes the scale, and so every product, NaN.
-// Per-target include guard.
+// Stretches of rows as integers for exact products (products of int8 weights, generation): the largest
+// magnitude becomes kIntegerLevels, or 127 in bytes. One that is not finite makes the scale, and so every
+// product, NaN. Per-target include guard.
 #if defined(NIBBLE_BACKEND_CPU_INTEGERS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_BACKEND_CPU_INTEGERS_INL_H
 #undef NIBBLE_BACKEND_CPU_INTEGERS_INL_H
@@ -19,11 +19,12 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 constexpr float kIntegerLevels = 16383;  // 15 bits with the sign: 2 · 384 · 127 · 16383 < 2³¹
 
 // to[i] ≈ from[i] · factors[i] / result; `factors` may be null.
-template <class T>
-HWY_INLINE float to_integers(const T* from, const float* factors, int64_t n, int16_t* to) {
+template <class T, class Integer>
+HWY_INLINE float to_integers(const T* from, const float* factors, int64_t n, Integer* to) {
+  constexpr float kLevels = sizeof(Integer) == 1 ? 127 : kIntegerLevels;
   constexpr float kLeast = 0x1.0p-100f;  // less counts as zero: its reciprocal would overflow
   const hn::ScalableTag<float> d;
-  const hn::Rebind<int16_t, decltype(d)> d16;
+  const hn::Rebind<Integer, decltype(d)> narrow;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d)), whole = n / lanes * lanes;
   const auto value = [&](int64_t i) HWY_ATTR {
     const auto v = load_f32(d, from + i);
@@ -44,16 +45,16 @@ HWY_INLINE float to_integers(const T* from, const float* factors, int64_t n, int
     not_finite += one(i) * 0.0f;
   }
   const bool usable = largest >= kLeast && not_finite == 0;
-  const float factor = usable ? kIntegerLevels / largest : 0.0f;
+  const float factor = usable ? kLevels / largest : 0.0f;
   const auto up = hn::Set(d, factor);
   for (int64_t i = 0; i < whole; i += lanes) {
     const auto scaled =
         usable ? hn::NearestInt(hn::Mul(value(i), up)) : hn::Zero(hn::RebindToSigned<decltype(d)>());
-    hn::StoreU(hn::DemoteTo(d16, scaled), d16, to + i);
+    hn::StoreU(hn::DemoteTo(narrow, scaled), narrow, to + i);
   }
   for (int64_t i = whole; i < n; ++i)
-    to[i] = usable ? static_cast<int16_t>(std::lrintf(one(i) * factor)) : int16_t{0};
-  return largest / kIntegerLevels + not_finite;
+    to[i] = usable ? static_cast<Integer>(std::lrintf(one(i) * factor)) : Integer{0};
+  return largest / kLevels + not_finite;
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

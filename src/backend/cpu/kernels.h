@@ -85,6 +85,8 @@ void lion(Stream&, Tensor& p, const Tensor& g, Tensor& m, LionArgs args);
 void cast(Stream&, const Tensor& in, Tensor& out);
 void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, Tensor& out);
 void encode_weight(Stream&, const Tensor& values, quant::Weight& out);
-void weight_matvec(Stream&, const Tensor& x, const quant::Weight& w, Tensor& y);
+void weight_matvec(Stream&, const Tensor& x, std::span<Matvec> products);
+// rounded_product.cpp
+void rounded_product(Stream&, const Tensor& x, std::span<Matvec> products);
 
 }  // namespace nibble::backend::cpu

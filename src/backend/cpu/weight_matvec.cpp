@@ -53,24 +53,20 @@ namespace nibble::backend::cpu {
 
 HWY_EXPORT(dot_rows);
 
-void weight_matvec(Stream& stream, const Tensor& x, const quant::Weight& w, Tensor& y) {
-  const int64_t rows = w.rows(), cols = w.cols(), count = x.shape().rows();
-  require(w.shape.rank() == 2 && x.shape().last() == cols, "weight_matvec", "x {} does not fit a weight {}",
-          x.shape(), w.shape);
-  require(y.shape().last() == rows && y.shape().rows() == count && count <= kMatvecRows, "weight_matvec",
-          "{} times {} into {} (at most {} rows)", x.shape(), w.shape, y.shape(), kMatvecRows);
-  for (const DType t : {x.dtype(), y.dtype()})
-    require(t == kF32 || t == kBF16, "weight_matvec", "expected f32 or bf16, got {}", dtype_name(t));
-  if (x.dtype() == kBF16 && matvec_int16_supports(w)) return matvec_int16(stream, x, w, y);
+namespace {
 
+// From a dense weight, or one decoded row by row.
+void matvec_f32(Stream& stream, const Tensor& x, const quant::Weight& w, Tensor& y) {
+  const int64_t rows = w.rows(), cols = w.cols(), count = x.shape().rows();
   auto* wide = reinterpret_cast<float*>(
       stream.scratch(Stream::kKernelSlot, static_cast<size_t>(count * cols) * sizeof(float)));
   convert_values(x.dtype(), x.raw(), count * cols, kF32, reinterpret_cast<std::byte*>(wide));
   constexpr int64_t kStretch =
       2048;  // columns decoded at a time: whole GGUF blocks, and they stay in the first cache
-  const int64_t grain = std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(cols, 1));
+  constexpr int64_t kMostRows = 256;  // of one chunk
+  const int64_t grain = std::clamp<int64_t>((1 << 15) / std::max<int64_t>(cols, 1), 1, kMostRows);
   parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
-    float values[kStretch];
+    float values[kStretch], results[kMatvecRows][kMostRows];
     for (int64_t r = begin; r < end; ++r) {
       float sums[kMatvecRows] = {};
       if (w.is_dense()) {
@@ -85,11 +81,36 @@ void weight_matvec(Stream& stream, const Tensor& x, const quant::Weight& w, Tens
           (kF32, reinterpret_cast<const std::byte*>(values), wide + c, cols, count, n, sums);
         }
       }
-      for (int64_t t = 0; t < count; ++t)
-        convert_values(kF32, reinterpret_cast<const std::byte*>(&sums[t]), 1, y.dtype(),
-                       y.raw() + (t * rows + r) * dtype_bytes(y.dtype()));
+      for (int64_t t = 0; t < count; ++t) results[t][r - begin] = sums[t];
     }
+    for (int64_t t = 0; t < count; ++t)
+      convert_values(kF32, reinterpret_cast<const std::byte*>(results[t]), end - begin, y.dtype(),
+                     y.raw() + (t * rows + begin) * dtype_bytes(y.dtype()));
   });
+}
+
+}  // namespace
+
+void weight_matvec(Stream& stream, const Tensor& x, std::span<Matvec> products) {
+  const int64_t count = x.shape().rows();
+  bool integers = x.dtype() == kBF16;
+  for (const auto& [w, y] : products) {
+    require(w->shape.rank() == 2 && x.shape().last() == w->cols(), "weight_matvec",
+            "x {} does not fit a weight {}", x.shape(), w->shape);
+    require(y.shape().last() == w->rows() && y.shape().rows() == count && count <= kMatvecRows,
+            "weight_matvec", "{} times {} into {} (at most {} rows)", x.shape(), w->shape, y.shape(),
+            kMatvecRows);
+    for (const DType t : {x.dtype(), y.dtype()})
+      require(t == kF32 || t == kBF16, "weight_matvec", "expected f32 or bf16, got {}", dtype_name(t));
+    integers = integers && matvec_int16_supports(*w);
+  }
+  if (integers) return matvec_int16(stream, x, products);
+  for (Matvec& one : products) {
+    if (x.dtype() == kBF16 && matvec_int16_supports(*one.w))
+      matvec_int16(stream, x, {&one, 1});
+    else
+      matvec_f32(stream, x, *one.w, one.y);
+  }
 }
 
 }  // namespace nibble::backend::cpu
