@@ -35,13 +35,14 @@ def quantized(model, compute):
     return model
 
 
-def alpaca_batches(path, tokenizer_path, examples, batch, vocab):
+def alpaca_batches(path, tokenizer_path, examples, batch):
     """Batches of token ids and labels, padded to their longest example as Transformers' collator does."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(tokenizer_path)
-    # A tokenizer may know a token or two more than the model; which token it is does not matter to speed.
-    encode = lambda text: [min(i, vocab - 1) for i in tokenizer.encode(text, add_special_tokens=False).ids]
+    tokenizer.no_padding()  # a published file may ask for both
+    tokenizer.no_truncation()
+    encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
     with open(path, encoding="utf-8") as file:
         rows = json.load(file)[:examples]
     sequences = []
@@ -100,7 +101,7 @@ def main():
     forward = torch.compile(model) if args.compile else model
 
     if args.data:
-        batches = alpaca_batches(args.data, args.tokenizer, args.examples, args.batch, config.vocab_size)
+        batches = alpaca_batches(args.data, args.tokenizer, args.examples, args.batch)
         order = torch.randperm(len(batches)).tolist()
         batches = [batches[i] for i in order]
     else:

@@ -9,8 +9,8 @@ namespace nibble::train {
 namespace {
 
 // Shares of the limits that the step's kernels reach (docs/performance.md, "nibble bench").
-constexpr double kProductShare = 0.95;    // thin products and decoding included
-constexpr double kAttentionShare = 0.65;  // tiles with masks and exponentials
+constexpr double kProductShare = 0.85;    // thin products and decoding included
+constexpr double kAttentionShare = 0.55;  // tiles with masks and exponentials
 constexpr double kMemoryShare = 0.25;     // of copying, for element-wise operations
 
 }  // namespace
