@@ -36,18 +36,21 @@ class Peer:
     def __init__(self, command):
         self.command = list(map(str, command))
         self.process = None
+        self.messages = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop it
 
     def measure(self):
         if self.process is None:
             self.process = subprocess.Popen(self.command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=subprocess.PIPE, text=True)
+                                            stderr=self.messages, text=True)
             self.process.stdout.readline()
         try:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError):
-            raise SystemExit(f"{' '.join(self.command)} failed:\n{self.process.stderr.read()[-2000:]}") from None
+            self.process.wait()
+            self.messages.seek(0)
+            raise SystemExit(f"{' '.join(self.command)} failed:\n{self.messages.read()[-2000:]}") from None
 
     def close(self):
         if self.process:
@@ -161,18 +164,15 @@ def quantizing(b):
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def against_steps(b, what, ours, theirs, at_least, rounds=None):
+def against_steps(b, what, ours, theirs, at_least):
     """A step beside a peer's; the ceiling is the ratio at which nibble would reach the product limit."""
     rate = "tokens_per_second"
-    mine, peer = b.turns([b.step(*ours), Peer(b.peer("step.py", *theirs))], rounds or b.args.rounds)
+    mine, peer = b.turns([b.step(*ours), Peer(b.peer("step.py", *theirs))], b.args.rounds)
     limit = statistics.median(d[rate] / d["limit_share"] for d in mine)
     b.row(what, median(mine, rate), median(peer, rate), at_least, limit / median(peer, rate))
     b.row("  peak resident", median(mine, "peak_rss_bytes") / 1e9, median(peer, "peak_rss_bytes") / 1e9, None, None, "GB")
     b.row("  launch to the end of the first step", median(mine, "seconds_to_first_step"), median(peer, "seconds_to_first_step"),
           None, None, "s")
-
-
-F32 = ("dtype=f32", "quantize=none", "double_quant=false")
 
 
 def fast_bf16():
@@ -185,16 +185,9 @@ def peer_step(b):
     against_steps(b, f"step against Transformers + PEFT + bitsandbytes NF4 ({compute})", (), ("--compute", compute), 2.7)
 
 
-def peer_step_bf16(b):
-    """As QLoRA's script has it, whatever the processor; with a quarter of the tokens, for its time."""
-    rate = "tokens_per_second"
-    mine, peer = b.turns([b.nibble("per_device_train_batch_size=1", "max_seq_length=512"),
-                          Peer(b.peer("step.py", "--batch", "1"))], 1)
-    b.row("step of 1x512 against the same in bf16, once", median(mine, rate), median(peer, rate), 2.7)
-
-
 def peer_f32(b):
-    against_steps(b, "f32 step against Transformers + PEFT f32", F32, ("--base", "f32"), 1.6)
+    against_steps(b, "f32 step against Transformers + PEFT f32", ("dtype=f32", "quantize=none", "double_quant=false"),
+                  ("--base", "f32"), 1.6)
 
 
 def peer_compiled(b):
@@ -237,7 +230,7 @@ def peer_generation(b):
 
 
 OWN = [steps, packing, generation]
-PEERS = [peer_step, peer_step_bf16, peer_f32, peer_compiled, peer_epoch, peer_quantizing, peer_generation]
+PEERS = [peer_step, peer_f32, peer_compiled, peer_epoch, peer_quantizing, peer_generation]
 
 
 def machine():
