@@ -18,8 +18,8 @@ namespace {
 
 constexpr int64_t kRows = 4096,
                   kCols = 4096;  // too large for the caches, as the weights of a model together are
-const Shape kLayer = {1536,
-                      576};  // of SmolLM2-135M, decoded into caches as a step does; also in peers/quantize.py
+// A layer of SmolLM2-135M, decoded into caches as a step does; also in peers/quantize.py.
+const Shape kLayer = {1536, 576};
 
 Tensor random_values(const Shape& shape, DType dtype) {
   std::mt19937 random(1);

@@ -111,14 +111,14 @@ void branch_of_few(Context& cx, const Tensor& x, const LoraBranch& branch, const
 void add_branches(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& y) {
   for (const LoraBranch& branch : args.lora) {
     if (branch.begin == branch.end) continue;
-    const SavedBranch s{branch,
-                        cx.empty({branch.end - branch.begin, branch.a.size(0)}, cx.compute(), "lora.xa"),
-                        std::make_shared<bool>(false)};
+    const Tensor rows = x.rows(branch.begin, branch.end),
+                 xa = cx.empty({rows.size(0), branch.a.size(0)}, cx.compute(), "lora.xa");
+    Tensor out = y.rows(branch.begin, branch.end);
     if (few_rows(cx, x.size(0)) && !(cx.training && branch.dropout > 0)) {
-      branch_of_few(cx, x.rows(branch.begin, branch.end), branch, s.xa, y.rows(branch.begin, branch.end));
+      branch_of_few(cx, rows, branch, xa, out);
     } else {
-      down(cx, x, s);
-      LoraUp(cx, branch)(s.xa, y.rows(branch.begin, branch.end));
+      LoraDown(cx, branch, rows.size(0))(rows, xa, static_cast<uint64_t>(branch.begin));
+      LoraUp(cx, branch)(xa, out);
     }
   }
 }
@@ -126,8 +126,8 @@ void add_branches(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
 }  // namespace
 
 Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
-  check_shapes(x, args);
   if (from_stored(cx, x, args)) return linears(cx, x, {&args, 1})[0];
+  check_shapes(x, args);
   const int64_t tokens = x.size(0), out = args.weight->rows();
 
   bool differentiated = cx.differentiates({&x, &args.trainable, &args.bias}),
@@ -206,11 +206,11 @@ std::vector<Variable> linears(Context& cx, const Variable& x, std::span<const Li
   std::vector<Tensor> values(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     const LinearArgs& args = layers[i];
-    check_shapes(x, args);
     if (!from_stored(cx, x, args)) {
       results[i] = linear(cx, x, args);
       continue;
     }
+    check_shapes(x, args);
     values[i] = cx.empty({x.size(0), args.weight->rows()}, args.f32_output ? kF32 : cx.compute(), "linear.y");
     (rounds(cx, args) ? rounded : exact).push_back({args.weight, values[i]});
   }

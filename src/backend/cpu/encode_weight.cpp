@@ -20,7 +20,8 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 constexpr float kLeastAbsmax = 1e-38f;  // see quant/codebook.cpp, whose rules these are
 
 // max |v|; bits of magnitudes order as integers, with NaN above everything.
-float magnitude_of(const float* v, int64_t n) {
+template <class T>
+HWY_INLINE float magnitude_of(const T* v, int64_t n) {
   const F32 d;
   const I32 di;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -28,51 +29,62 @@ float magnitude_of(const float* v, int64_t n) {
   auto largest = hn::Zero(di);
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
-    largest = hn::Max(largest, hn::And(hn::BitCast(di, hn::LoadU(d, v + i)), mask));
+    largest = hn::Max(largest, hn::And(hn::BitCast(di, load_f32(d, v + i)), mask));
   int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
-  for (; i < n; ++i) bits = std::max(bits, std::bit_cast<int32_t>(v[i]) & 0x7FFFFFFF);
+  for (; i < n; ++i) bits = std::max(bits, std::bit_cast<int32_t>(widen(v[i])) & 0x7FFFFFFF);
   return bits > 0x7F800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
 }
 
-// How many thresholds lie below each value, 15 for NaN: a binary search whose later steps look thresholds up
-// by lane, or where vectors are too short for that one comparison per threshold.
-class ThresholdCount {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+// How many thresholds lie below each value (15 for NaN), less 15: a binary search whose steps are a
+// comparison and two additions each, and whose later ones look thresholds up by the lowest three bits of what
+// they have.
+class NegativeCount {
  public:
-  explicit ThresholdCount(const std::array<float, 15>& t) : t_(t) {
-    for (size_t i = 0; i < 8; ++i) {
-      third_[i] = t[4 * (i % 4) + 1];
-      last_[i] = t[2 * i];
-    }
+  HWY_INLINE explicit NegativeCount(const std::array<float, 15>& t)
+      : middle_(_mm256_set1_ps(t[7])), lower_(_mm256_set1_ps(t[3])), upper_(_mm256_set1_ps(t[11])) {
+    // After two steps 0 … -3, after three 0 … -7.
+    third_ = _mm256_setr_ps(t[13], 0, 0, 0, 0, t[1], t[5], t[9]);
+    last_ = _mm256_setr_ps(t[14], t[0], t[2], t[4], t[6], t[8], t[10], t[12]);
   }
-  HWY_INLINE hn::Vec<I32> operator()(VF32 x) const {
-    const F32 d;
-    const I32 di;
-    if constexpr (kLanesF32 == 8) {
-      const auto one = hn::Set(di, 1);
-      // 1 where !(x <= t), so that NaN goes up at every step.
-      const auto above = [&](VF32 t) HWY_ATTR {
-        return hn::Add(one, hn::BitCast(di, hn::VecFromMask(d, hn::Le(x, t))));
-      };
-      const auto low = hn::Le(x, hn::Set(d, t_[7]));
-      auto count = hn::Add(one, hn::BitCast(di, hn::VecFromMask(d, low)));
-      count =
-          hn::Add(hn::Add(count, count), above(hn::IfThenElse(low, hn::Set(d, t_[3]), hn::Set(d, t_[11]))));
-      const auto third = hn::TableLookupLanes(hn::Load(d, third_), hn::IndicesFromVec(d, count));
-      count = hn::Add(hn::Add(count, count), above(third));
-      const auto last = hn::TableLookupLanes(hn::Load(d, last_), hn::IndicesFromVec(d, count));
-      return hn::Add(hn::Add(count, count), above(last));
-    } else {
-      auto count = hn::Set(di, 15);
-      for (const float t : t_)  // a true mask is -1
-        count = hn::Add(count, hn::BitCast(di, hn::VecFromMask(d, hn::Le(x, hn::Set(d, t)))));
-      return count;
-    }
+  HWY_INLINE __m256i operator()(__m256 x) const {
+    const auto at_most = [&](__m256 t)
+                             HWY_ATTR { return _mm256_castps_si256(_mm256_cmp_ps(x, t, _CMP_LE_OQ)); };
+    const auto twice = [](__m256i v) HWY_ATTR { return _mm256_add_epi32(v, v); };
+    const __m256i low = at_most(middle_);
+    __m256i count =
+        _mm256_add_epi32(twice(low), at_most(_mm256_blendv_ps(upper_, lower_, _mm256_castsi256_ps(low))));
+    count = _mm256_add_epi32(twice(count), at_most(_mm256_permutevar8x32_ps(third_, count)));
+    return _mm256_add_epi32(twice(count), at_most(_mm256_permutevar8x32_ps(last_, count)));
   }
 
  private:
-  static constexpr size_t kLanesF32 = HWY_MIN(HWY_LANES(float), 8);
+  __m256 middle_, lower_, upper_, third_, last_;
+};
+#endif
+
+// How many thresholds lie below each value, 15 for NaN; where there is no search, one comparison for each.
+class ThresholdCount {
+ public:
+  HWY_INLINE explicit ThresholdCount(const std::array<float, 15>& t) : t_(t) {}
+  HWY_INLINE hn::Vec<I32> operator()(VF32 x) const {
+    const I32 di;
+    auto count = hn::Set(di, 15);
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+    return hn::Add(count, hn::Vec<I32>{t_(x.raw)});
+#else
+    for (const float t : t_)  // a true mask is -1
+      count = hn::Add(count, hn::BitCast(di, hn::VecFromMask(F32(), hn::Le(x, hn::Set(F32(), t)))));
+    return count;
+#endif
+  }
+
+ private:
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  NegativeCount t_;
+#else
   const std::array<float, 15>& t_;
-  HWY_ALIGN float third_[8], last_[8];
+#endif
 };
 
 // Values of one block to codes; codes has room for whole vectors of 16.
@@ -116,44 +128,6 @@ float encode_one(const quant::Codebook4& book, int bits, const float* v, int64_t
 }
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-// ThresholdCount - 15, so that each step is a comparison and two additions; what a step looks up by lane is
-// found by the lowest three bits of that.
-class NegativeCount {
- public:
-  HWY_INLINE explicit NegativeCount(const std::array<float, 15>& t)
-      : middle_(_mm256_set1_ps(t[7])), lower_(_mm256_set1_ps(t[3])), upper_(_mm256_set1_ps(t[11])) {
-    // After two steps 0 … -3, after three 0 … -7.
-    third_ = _mm256_setr_ps(t[13], 0, 0, 0, 0, t[1], t[5], t[9]);
-    last_ = _mm256_setr_ps(t[14], t[0], t[2], t[4], t[6], t[8], t[10], t[12]);
-  }
-  HWY_INLINE __m256i operator()(__m256 x) const {
-    const auto at_most = [&](__m256 t)
-                             HWY_ATTR { return _mm256_castps_si256(_mm256_cmp_ps(x, t, _CMP_LE_OQ)); };
-    const auto twice = [](__m256i v) HWY_ATTR { return _mm256_add_epi32(v, v); };
-    const __m256i low = at_most(middle_);
-    __m256i count =
-        _mm256_add_epi32(twice(low), at_most(_mm256_blendv_ps(upper_, lower_, _mm256_castsi256_ps(low))));
-    count = _mm256_add_epi32(twice(count), at_most(_mm256_permutevar8x32_ps(third_, count)));
-    return _mm256_add_epi32(twice(count), at_most(_mm256_permutevar8x32_ps(last_, count)));
-  }
-
- private:
-  __m256 middle_, lower_, upper_, third_, last_;
-};
-
-// The block's largest magnitude, NaN above everything.
-template <class T>
-HWY_INLINE float magnitude_of_block(const T* v, int64_t block) {
-  const F32 d;
-  const I32 di;
-  const auto mask = hn::Set(di, 0x7FFFFFFF);
-  auto largest = hn::Zero(di);
-  for (int64_t i = 0; i < block; i += 8)
-    largest = hn::Max(largest, hn::And(hn::BitCast(di, load_f32(d, v + i)), mask));
-  const int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
-  return bits > 0x7F800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
-}
-
 // A full block of 64 · k values to 4-bit codes, all in registers: what encode_one does, value for value.
 template <class T>
 HWY_INLINE void code_full_block(const NegativeCount& count, __m256i order, const T* v, int64_t block,
@@ -187,7 +161,7 @@ void encode_full_blocks(const quant::Codebook4& book, int64_t block, const T* v,
   constexpr int64_t kBlocks = 16;
   for (int64_t i = 0; i < blocks; i += kBlocks) {
     const int64_t end = std::min(blocks, i + kBlocks);
-    for (int64_t b = i; b < end; ++b) absmax[b] = magnitude_of_block(v + b * block, block);
+    for (int64_t b = i; b < end; ++b) absmax[b] = magnitude_of(v + b * block, block);
     for (int64_t b = i; b < end; ++b)
       code_full_block(count, orders, v + b * block, block, absmax[b], codes + b * block / 2);
   }
