@@ -21,9 +21,15 @@ void WeightLease::decode(Stream& stream, const quant::Weight& weight, DType dtyp
   decode_weight(stream, weight, 0, weight.rows(), values_);
 }
 
-ProductLease::ProductLease(Stream& stream, const quant::Weight& weight, DType compute) {
-  if (weight.format->kind == quant::Kind::kInt8Row && weight.rows() % 2 == 0 && weight.cols() % 2 == 0 &&
-      multiplies_int8(stream.device(), compute)) {
+bool multiplies_in_fixed_point(const quant::Weight& weight, Device device, DType compute) {
+  return weight.rows() % 2 == 0 && weight.cols() % 2 == 0 &&
+         multiplies_in_fixed_point(device, compute, !weight.is_dense(),
+                                   weight.format->kind == quant::Kind::kInt8Row);
+}
+
+ProductLease::ProductLease(Stream& stream, const quant::Weight& weight, DType compute)
+    : fixed_point_(multiplies_in_fixed_point(weight, stream.device(), compute)) {
+  if (fixed_point_ && weight.format->kind == quant::Kind::kInt8Row) {
     values_ = weight.codes;
     absmax_ = &weight.absmax;
   } else {

@@ -50,7 +50,10 @@ std::pair<int64_t, int64_t> part_of(const LoraBranch& branch, const Tensor& rows
 // One branch with all its memory for a chunk.
 struct HeadBranch {
   HeadBranch(Context& cx, const LoraBranch& b, int64_t rows, bool gradient, bool wants_dx)
-      : branch(b), down(cx, b, rows), up(cx, b), xa(cx.empty({rows, b.a.size(0)}, cx.compute(), "lora.xa")) {
+      : branch(b),
+        down(cx, b, rows, false),
+        up(cx, b),
+        xa(cx.empty({rows, b.a.size(0)}, cx.compute(), "lora.xa")) {
     if (gradient) backward.emplace(cx, b, rows, wants_dx);
   }
   const LoraBranch& branch;

@@ -36,7 +36,8 @@ void base_product(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
     backend::weight_matvec(cx.stream(), x, {&product, 1});
   } else {
     const backend::ProductLease w(cx.stream(), *args.weight, cx.compute());
-    backend::matmul(cx.stream(), x, w.values(), y, {.transpose_b = true, .absmax = w.absmax()});
+    backend::matmul(cx.stream(), x, w.values(), y,
+                    {.transpose_b = true, .fixed_point = w.fixed_point(), .absmax = w.absmax()});
   }
   add_bias(cx, args, y);
 }
@@ -88,8 +89,9 @@ void fused_product(Context& cx, const Tensor& x, const LinearArgs& args, const S
   add_bias(cx, args, y);
 }
 
-void down(Context& cx, const Tensor& x, const SavedBranch& s) {
-  LoraDown lora(cx, s.branch, s.xa.size(0));
+void down(Context& cx, const Tensor& x, const LinearArgs& args, const SavedBranch& s) {
+  const bool fixed_point = backend::multiplies_in_fixed_point(*args.weight, cx.device(), cx.compute());
+  LoraDown lora(cx, s.branch, s.xa.size(0), fixed_point);
   lora(x.rows(s.branch.begin, s.branch.end), s.xa, static_cast<uint64_t>(s.branch.begin));
   *s.made = true;
 }
@@ -117,7 +119,7 @@ void add_branches(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
     if (few_rows(cx, x.size(0)) && !(cx.training && branch.dropout > 0)) {
       branch_of_few(cx, rows, branch, xa, out);
     } else {
-      LoraDown(cx, branch, rows.size(0))(rows, xa, static_cast<uint64_t>(branch.begin));
+      LoraDown(cx, branch, rows.size(0), false)(rows, xa, static_cast<uint64_t>(branch.begin));
       LoraUp(cx, branch)(xa, out);
     }
   }
@@ -141,7 +143,7 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
     branches.push_back({branch,
                         cx.empty({branch.end - branch.begin, branch.a.size(0)}, cx.compute(), "lora.xa"),
                         std::make_shared<bool>(false)});
-    if (!fused) down(cx, x.value(), branches.back());
+    if (!fused) down(cx, x.value(), args, branches.back());
   }
 
   const Cost cost = cost_of(args, tokens);
@@ -168,7 +170,7 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
     const Tensor& dy = b.dy();
     auto dx = b.target(slot, "linear.dx");
     const Tensor x_value = saved_x.defined() ? saved_x.get() : Tensor();
-    if (fused && x_value && !*branches[0].made) down(c, x_value, branches[0]);
+    if (fused && x_value && !*branches[0].made) down(c, x_value, args, branches[0]);
     std::optional<LoraFused> lora;
     if (fused) lora.emplace(c, branches[0].branch);
     std::optional<backend::ProductLease> weight;
@@ -177,8 +179,9 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
       lora->backward(b, dy, weight ? &*weight : nullptr, x_value, branches[0].xa, dx.grad, dx.accumulate);
     } else {
       if (slot)
-        backend::matmul(c.stream(), dy, weight->values(), dx.grad,
-                        {.accumulate = dx.accumulate, .absmax = weight->absmax()});
+        backend::matmul(
+            c.stream(), dy, weight->values(), dx.grad,
+            {.accumulate = dx.accumulate, .fixed_point = weight->fixed_point(), .absmax = weight->absmax()});
       for (const SavedBranch& s : branches) {
         const int64_t begin = s.branch.begin, end = s.branch.end;
         LoraBackward(c, s.branch, end - begin, slot != nullptr)(

@@ -54,8 +54,9 @@ LoraFused::LoraFused(Context& cx, const LoraBranch& branch)
       b_(product_form(cx, branch.b.value(), "lora.b")) {}
 
 void LoraFused::forward(const Tensor& x, const backend::ProductLease& w, Tensor xa, Tensor y) {
-  backend::low_rank_matmul(cx_.stream(), x, w.values(), a_, b_, xa, y,
-                           {.transpose = true, .beta = branch_.scale, .absmax = w.absmax()});
+  backend::low_rank_matmul(
+      cx_.stream(), x, w.values(), a_, b_, xa, y,
+      {.transpose = true, .fixed_point = w.fixed_point(), .beta = branch_.scale, .absmax = w.absmax()});
 }
 
 void LoraFused::beside(const Tensor& x, Tensor xa, Tensor y) {
@@ -68,13 +69,17 @@ void LoraFused::backward(Backward& b, const Tensor& dy, const backend::ProductLe
   Tensor dxa = cx_.empty({dy.size(0), a_.size(0)}, cx_.compute(), "lora.dxa");
   if (dx)
     backend::low_rank_matmul(cx_.stream(), dy, w->values(), b_, a_, dxa, dx,
-                             {.accumulate = accumulate, .alpha = branch_.scale, .absmax = w->absmax()});
+                             {.accumulate = accumulate,
+                              .fixed_point = w->fixed_point(),
+                              .alpha = branch_.scale,
+                              .absmax = w->absmax()});
   else
     backend::matmul(cx_.stream(), dy, b_, dxa, {.alpha = branch_.scale});
   factor_gradients(cx_, branch_, b, dy, xa, dxa, [&] { return x; });
 }
 
-LoraDown::LoraDown(Context& cx, const LoraBranch& branch, int64_t rows) : cx_(cx), branch_(branch) {
+LoraDown::LoraDown(Context& cx, const LoraBranch& branch, int64_t rows, bool fixed_point)
+    : cx_(cx), branch_(branch), fixed_point_(fixed_point) {
   a_ = product_form(cx, branch.a.value(), "lora.a");
   if (drops(cx, branch)) dropped_ = cx.empty({rows, branch.a.size(1)}, cx.compute(), "lora.dropped");
 }
@@ -85,7 +90,7 @@ void LoraDown::operator()(const Tensor& x, Tensor xa, uint64_t salt) {
     u = dropped_.rows(0, x.size(0));
     drop(cx_, branch_, x, u, salt, false);
   }
-  backend::matmul(cx_.stream(), u, a_, xa, {.transpose_b = true});
+  backend::matmul(cx_.stream(), u, a_, xa, {.transpose_b = true, .fixed_point = fixed_point_});
 }
 
 LoraUp::LoraUp(Context& cx, const LoraBranch& branch)

@@ -1,13 +1,12 @@
 // The inside of a product: blocks of f32, six rows by two vectors at a time. Every result is one chain of
 // multiply-adds over k in ascending order, so its bits depend on neither its place in a tile nor how the
-// tiles were divided. Where pairs of bf16 or of 16-bit integers are multiplied (Step), a pair stands in the
-// place of each float of the operands, and k counts pairs; packing moves their bits as if they were floats.
+// tiles were divided. Where pairs of bf16 are multiplied (Step), a pair stands in the place of each float of
+// the operands, and k counts pairs; packing moves their bits as if they were floats.
 //
 // B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is
 // packed by six rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it
 // lies.
 #include <algorithm>
-#include <bit>
 
 #include "backend/cpu/gemm_step.h"
 #include "backend/cpu/vector-inl.h"
@@ -103,41 +102,6 @@ HWY_INLINE void pack_panels_of_pairs(const BFloat16* from, int64_t ld, int64_t k
   }
 }
 
-// Two neighbours of an int8 matrix, packed as a pair of 16-bit integers.
-struct Int8Pair {
-  int8_t first, second;
-};
-HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> load_f32(hn::CappedTag<float, 4> d, const Int8Pair* p) {
-  const hn::Repartition<int16_t, decltype(d)> d16;
-  const hn::Rebind<int8_t, decltype(d16)> d8;
-  return hn::BitCast(d, hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const int8_t*>(p))));
-}
-HWY_INLINE float widen(Int8Pair p) {
-  return std::bit_cast<float>(static_cast<uint32_t>(static_cast<uint16_t>(p.first)) |
-                              static_cast<uint32_t>(static_cast<uint16_t>(p.second)) << 16);
-}
-
-// Panels of pairs from int8 B [2k, n]: rows 2p and 2p + 1 interleaved.
-HWY_INLINE void pack_panels_of_int8(const int8_t* from, int64_t ld, int64_t k, int64_t columns, float* to,
-                                    int64_t panel_stride) {
-  const hn::CappedTag<int16_t, 8> d;
-  const hn::Rebind<int8_t, decltype(d)> d8;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = gemm_panel_width(),
-                whole = columns / lanes * lanes, padded = (columns + width - 1) / width * width;
-  for (int64_t p = 0; p < k; ++p, from += 2 * ld, to += width) {
-    int64_t j = 0;
-    for (; j < whole; j += lanes) {
-      const auto a = hn::PromoteTo(d, hn::LoadU(d8, from + j)),
-                 b = hn::PromoteTo(d, hn::LoadU(d8, from + ld + j));
-      auto* o = reinterpret_cast<int16_t*>(to + j / width * panel_stride + j % width);
-      hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
-      hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + lanes);
-    }
-    for (; j < padded; ++j)
-      to[j / width * panel_stride + j % width] = j < columns ? widen(Int8Pair{from[j], from[ld + j]}) : 0.0f;
-  }
-}
-
 // Six rows of A [m, k] side by side: to[p * 6 + i] = a[i, p]. Writes up to four values beyond k * 6.
 template <class T>
 HWY_INLINE void pack_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
@@ -189,14 +153,6 @@ enum class RowsOfA { kPacked, kAsStored };
 template <Step kStep>
 HWY_INLINE hn::Vec<GemmTag> gemm_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, hn::Vec<GemmTag> sum) {
   if constexpr (kStep == Step::kFloat) return hn::MulAdd(x, b, sum);
-  if constexpr (kStep == Step::kInt16Pair) {
-    const hn::RebindToSigned<GemmTag> i32;
-    const hn::Repartition<int16_t, GemmTag> i16;
-    auto rest = hn::Zero(i32);
-    const auto added = hn::ReorderWidenMulAccumulate(i32, hn::BitCast(i16, x), hn::BitCast(i16, b),
-                                                     hn::BitCast(i32, sum), rest);
-    return hn::BitCast(GemmTag(), hn::Add(added, rest));
-  }
 #if HWY_TARGET == HWY_AVX3
   if constexpr (kStep == Step::kPair) {
     // Not an intrinsic: this target is compiled for every AVX-512, of which some lack the instruction.
@@ -214,58 +170,30 @@ HWY_INLINE hn::Vec<GemmTag> gemm_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, hn
   return hn::MulAdd(first(x), first(b), hn::MulAdd(second(x), second(b), sum));
 }
 
-// How sums become results: c (+)= alpha · sum; those of integers times a scale of their row and one of their
-// column (null: 1) besides.
-struct GemmOut {
-  float alpha;
-  bool add;
-  const float *row_scales, *column_scales;
-  GemmOut at(int64_t row, int64_t column) const {
-    return {alpha, add, row_scales == nullptr ? nullptr : row_scales + row,
-            column_scales == nullptr ? nullptr : column_scales + column};
-  }
-};
-
-// One row of the tile: c[0, columns) (+)= what `out` makes of (lo, hi).
-template <Step kStep>
-HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, const GemmOut& out, int row, float* c,
+// One row of the tile: c[0, columns) (+)= alpha · (lo, hi).
+HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c,
                            int64_t columns) {
   const GemmTag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  float alpha = out.alpha;
-  if constexpr (kStep == Step::kInt16Pair) {
-    const hn::RebindToSigned<GemmTag> i32;
-    lo = hn::ConvertTo(d, hn::BitCast(i32, lo));
-    hi = hn::ConvertTo(d, hn::BitCast(i32, hi));
-    alpha *= out.row_scales[row];
-  }
-  const float* scales = kStep == Step::kInt16Pair ? out.column_scales : nullptr;
   const auto scale = hn::Set(d, alpha);
   lo = hn::Mul(lo, scale);
   hi = hn::Mul(hi, scale);
   if (HWY_LIKELY(columns >= 2 * lanes)) {
-    if (scales != nullptr) {
-      lo = hn::Mul(lo, hn::LoadU(d, scales));
-      hi = hn::Mul(hi, hn::LoadU(d, scales + lanes));
-    }
-    hn::StoreU(out.add ? hn::Add(hn::LoadU(d, c), lo) : lo, d, c);
-    hn::StoreU(out.add ? hn::Add(hn::LoadU(d, c + lanes), hi) : hi, d, c + lanes);
+    hn::StoreU(add ? hn::Add(hn::LoadU(d, c), lo) : lo, d, c);
+    hn::StoreU(add ? hn::Add(hn::LoadU(d, c + lanes), hi) : hi, d, c + lanes);
     return;
   }
   HWY_ALIGN float edge[2 * hn::MaxLanes(d)];
   hn::Store(lo, d, edge);
   hn::Store(hi, d, edge + lanes);
-  for (int64_t j = 0; j < columns; ++j) {
-    if (scales != nullptr) edge[j] *= scales[j];
-    c[j] = out.add ? c[j] + edge[j] : edge[j];
-  }
+  for (int64_t j = 0; j < columns; ++j) c[j] = add ? c[j] + edge[j] : edge[j];
 }
 
-// c[R, width] (+)= a[R, k] · panel as `out` says. Accumulators are named: GCC keeps an array of them in
+// c[R, width] (+)= a[R, k] · panel, times alpha. Accumulators are named: GCC keeps an array of them in
 // memory.
 template <int R, RowsOfA kRows, Step kStep>
 HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel,
-                             int64_t k, const GemmOut& out, float* HWY_RESTRICT c, int64_t ldc,
+                             int64_t k, float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc,
                              int64_t columns) {
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
@@ -287,46 +215,43 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
     if constexpr (R > 4) row(4, l4, h4);
     if constexpr (R > 5) row(5, l5, h5);
   }
-  gemm_store<kStep>(l0, h0, out, 0, c, columns);
-  if constexpr (R > 1) gemm_store<kStep>(l1, h1, out, 1, c + ldc, columns);
-  if constexpr (R > 2) gemm_store<kStep>(l2, h2, out, 2, c + 2 * ldc, columns);
-  if constexpr (R > 3) gemm_store<kStep>(l3, h3, out, 3, c + 3 * ldc, columns);
-  if constexpr (R > 4) gemm_store<kStep>(l4, h4, out, 4, c + 4 * ldc, columns);
-  if constexpr (R > 5) gemm_store<kStep>(l5, h5, out, 5, c + 5 * ldc, columns);
+  gemm_store(l0, h0, alpha, add, c, columns);
+  if constexpr (R > 1) gemm_store(l1, h1, alpha, add, c + ldc, columns);
+  if constexpr (R > 2) gemm_store(l2, h2, alpha, add, c + 2 * ldc, columns);
+  if constexpr (R > 3) gemm_store(l3, h3, alpha, add, c + 3 * ldc, columns);
+  if constexpr (R > 4) gemm_store(l4, h4, alpha, add, c + 4 * ldc, columns);
+  if constexpr (R > 5) gemm_store(l5, h5, alpha, add, c + 5 * ldc, columns);
 }
 
 template <RowsOfA kRows, Step kStep>
 HWY_INLINE void gemm_rows(int64_t rows, const float* a, int64_t lda, const float* panel, int64_t k,
-                          const GemmOut& out, float* c, int64_t ldc, int64_t columns) {
+                          float alpha, bool add, float* c, int64_t ldc, int64_t columns) {
   switch (rows) {
     case 1:
-      return gemm_micro<1, kRows, kStep>(a, lda, panel, k, out, c, ldc, columns);
+      return gemm_micro<1, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 2:
-      return gemm_micro<2, kRows, kStep>(a, lda, panel, k, out, c, ldc, columns);
+      return gemm_micro<2, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 3:
-      return gemm_micro<3, kRows, kStep>(a, lda, panel, k, out, c, ldc, columns);
+      return gemm_micro<3, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 4:
-      return gemm_micro<4, kRows, kStep>(a, lda, panel, k, out, c, ldc, columns);
+      return gemm_micro<4, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     case 5:
-      return gemm_micro<5, kRows, kStep>(a, lda, panel, k, out, c, ldc, columns);
+      return gemm_micro<5, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
     default:
-      return gemm_micro<6, kRows, kStep>(a, lda, panel, k, out, c, ldc, columns);
+      return gemm_micro<6, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
   }
 }
 
 // c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed six by six
-// with `lda` floats from one six to the next; `panel_stride` floats lie between panels. The scales are those
-// of sums of integers, of row 0 and column 0 on.
+// with `lda` floats from one six to the next; `panel_stride` floats lie between panels.
 template <RowsOfA kRows, Step kStep = Step::kFloat>
 HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
-                           const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc,
-                           const float* row_scales = nullptr, const float* column_scales = nullptr) {
+                           const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
   const int64_t width = gemm_panel_width(), next = kRows == RowsOfA::kPacked ? lda : kGemmRows * lda;
-  const GemmOut out{alpha, add, row_scales, column_scales};
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
     for (int64_t i = 0; i < rows; i += kGemmRows)
-      gemm_rows<kRows, kStep>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k,
-                              out.at(i, j), c + i * ldc + j, ldc, columns - j);
+      gemm_rows<kRows, kStep>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha,
+                              add, c + i * ldc + j, ldc, columns - j);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

@@ -7,9 +7,8 @@
 namespace nibble::backend::cpu {
 
 // kPair: of bf16, by the processor's instruction (AVX512-BF16). kEmulatedPair: the same arithmetic from f32
-// multiply-adds, for tests on other processors. kInt16Pair: of 16-bit integers into 32-bit sums, which are
-// exact.
-enum class Step : uint8_t { kFloat, kPair, kEmulatedPair, kInt16Pair };
+// multiply-adds, for tests on other processors. kFixedPoint: of 16-bit integers (fixed_point-inl.h).
+enum class Step : uint8_t { kFloat, kPair, kEmulatedPair, kFixedPoint };
 
 // What products of bf16 use here: kPair where the processor and the chosen instruction set have it.
 Step bf16_step();

@@ -8,7 +8,9 @@ namespace nibble::backend {
 
 DType product_dtype(Device, DType compute) { return compute; }
 // In f32 the answer wanted is that of the decoded weight to the last bits.
-bool multiplies_int8(Device, DType compute) { return compute == kBF16; }
+bool multiplies_in_fixed_point(Device, DType compute, bool quantized, bool int8) {
+  return compute == kBF16 && (int8 || (quantized && cpu::bf16_step() == cpu::Step::kFloat));
+}
 
 namespace cpu {
 
@@ -20,25 +22,29 @@ void require_floats(const char* op, std::initializer_list<const Tensor*> tensors
             dtype_name(t->dtype()));
 }
 
-// B of [k, n] or its transposition: floats, or int8 codes with their rows' absmax.
-void require_right_operand(const char* op, const Tensor& b, const Tensor* absmax, int64_t k,
+void require_right_operand(const char* op, const Tensor& b, const Tensor* absmax, int64_t k, bool fixed_point,
                            bool a_transposed) {
+  require(!fixed_point || (k % 2 == 0 && !a_transposed), op,
+          "fixed point needs an even k and a left side as it lies, got k {}", k);
   if (b.dtype() != kI8) return require_floats(op, {&b});
+  require(fixed_point, op, "int8 codes are multiplied in fixed point only");
   require(absmax != nullptr && absmax->dtype() == kF32 && absmax->numel() == b.size(0), op,
           "int8 codes {} come with the f32 absmax of each of their rows, got {}", b.shape(),
           absmax == nullptr ? "none" : absmax->shape().str());
-  require(k % 2 == 0 && !a_transposed, op,
-          "products of int8 codes need an even k and a left side as it lies, got k {}", k);
 }
 
-Matrix matrix_of(const Tensor& t, bool transposed) { return {t.raw(), t.dtype(), t.shape()[1], transposed}; }
+Step step_of(bool fixed_point) { return fixed_point ? Step::kFixedPoint : Step::kFloat; }
+
+Matrix matrix_of(const Tensor& t, bool transposed, const Tensor* absmax = nullptr) {
+  return {t.raw(), t.dtype(), t.shape()[1], transposed, absmax != nullptr ? absmax->data<float>() : nullptr};
+}
 
 }  // namespace
 
 void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args) {
   require_floats("matmul", {&a, &c});
   require_right_operand("matmul", b, args.absmax, args.transpose_a ? a.shape()[0] : a.shape()[1],
-                        args.transpose_a);
+                        args.fixed_point, args.transpose_a);
   Product p;
   p.m = c.shape()[0];
   p.n = c.shape()[1];
@@ -49,20 +55,20 @@ void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulA
     return;
   }
   p.a = matrix_of(a, args.transpose_a);
-  p.b = matrix_of(b, args.transpose_b);
+  p.b = matrix_of(b, args.transpose_b, args.absmax);
   p.c = c.raw();
   p.c_dtype = c.dtype();
   p.ldc = p.n;
   p.alpha = args.alpha;
   p.accumulate = args.accumulate;
-  if (b.dtype() == kI8) p.absmax = args.absmax->data<float>();
+  p.step = step_of(args.fixed_point);
   multiply_packed(stream, p);
 }
 
 void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& p, const Tensor& q,
                      Tensor& t, Tensor& c, LowRankArgs args) {
   require_floats("low_rank_matmul", {&x, &p, &q, &t, &c});
-  require_right_operand("low_rank_matmul", w, args.absmax, x.shape()[1], false);
+  require_right_operand("low_rank_matmul", w, args.absmax, x.shape()[1], args.fixed_point, false);
   LowRank low_rank{.r = t.shape()[1],
                    .p = matrix_of(p, args.transpose),
                    .q = matrix_of(q, args.transpose),
@@ -74,20 +80,27 @@ void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Ten
                   .n = c.shape()[1],
                   .k = x.shape()[1],
                   .a = matrix_of(x, false),
-                  .b = matrix_of(w, args.transpose),
+                  .b = matrix_of(w, args.transpose, args.absmax),
                   .c = c.raw(),
                   .c_dtype = c.dtype(),
                   .ldc = c.shape()[1],
                   .accumulate = args.accumulate,
                   .low_rank = &low_rank,
-                  .absmax = w.dtype() == kI8 ? args.absmax->data<float>() : nullptr};
-  const bool fits = w.dtype() != kI8 || product.k <= kInt8Depth;
-  if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0 && fits)
+                  .step = step_of(args.fixed_point)};
+  if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0)
     return multiply_packed(stream, product);
-  matmul(stream, x, p, t, {.transpose_b = args.transpose, .alpha = args.alpha});
+  matmul(stream, x, p, t,
+         {.transpose_b = args.transpose, .fixed_point = args.fixed_point, .alpha = args.alpha});
   matmul(stream, x, w, c,
-         {.transpose_b = args.transpose, .accumulate = args.accumulate, .absmax = args.absmax});
-  matmul(stream, t, q, c, {.transpose_b = args.transpose, .accumulate = true, .alpha = args.beta});
+         {.transpose_b = args.transpose,
+          .accumulate = args.accumulate,
+          .fixed_point = args.fixed_point,
+          .absmax = args.absmax});
+  matmul(stream, t, q, c,
+         {.transpose_b = args.transpose,
+          .accumulate = true,
+          .fixed_point = args.fixed_point && low_rank.r % 2 == 0,
+          .alpha = args.beta});
 }
 
 }  // namespace cpu

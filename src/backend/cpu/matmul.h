@@ -11,6 +11,7 @@ struct Matrix {
   DType dtype = kF32;
   int64_t ld = 0;
   bool transposed = false;
+  const float* absmax = nullptr;  // of int8 codes: values are code · absmax[row as stored] / 127
 };
 // A low-rank product beside a large one of the same A: t = alpha · A · p [m, r], and C gets beta · t · q
 // more.
@@ -30,22 +31,20 @@ struct Product {
   float alpha = 1;
   bool accumulate = false;
   const LowRank* low_rank = nullptr;
-  const float* absmax = nullptr;  // of an I8 B: its values are code · absmax[row as stored] / 127
   Step step = Step::kFloat;
   int64_t steps() const { return step == Step::kFloat ? k : k / 2; }
 };
 
 // Up to here columns are divided among threads instead of rows.
 inline constexpr int64_t kFewRows = 96;
-// Up to here a B is packed in one piece of k whatever its columns: what a pair of another step beside it
-// relies on.
-inline constexpr int64_t kInt8Depth = 2048;
+// Values of k that share a scale in fixed point.
+inline constexpr int64_t kFixedRun = 128;
 
-// Our own packed multiply-adds, the step being chosen here: bf16 operands are widened while they are packed,
-// or, with many rows on a processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then
-// rounded. With an I8 B the products are of integers: each row of A is scaled to 15 bits in each block of k.
-// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies. With an I8 B an even k and A as it
-// lies; with both at most kInt8Depth of k.
+// Our own packed multiply-adds. Operands of bf16 are widened while they are packed, or, with many rows on a
+// processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then rounded. Step::kFixedPoint
+// asks for integers: of the product, of its t, and of t · q where r is even.
+// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies. In fixed point an even k and A as it
+// lies; an I8 B only there.
 void multiply_packed(Stream& stream, Product product);
 
 }  // namespace nibble::backend::cpu

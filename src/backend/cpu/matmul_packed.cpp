@@ -2,8 +2,8 @@
 // divided among them. With few rows the columns are divided instead and each thread packs its own.
 //
 // k counts steps (gemm_step.h): with pairs every offset along k is half of what it is in values, and operands
-// are read as the floats that two of their neighbours make. Beside a product of integers a low-rank pair is
-// one of floats.
+// are read as the floats that two of their neighbours make. Fixed point stores a row of scales after every
+// run of steps: stored() counts them.
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -14,11 +14,10 @@
 namespace nibble::backend::cpu {
 // A low-rank pair in the form in which tiles read it.
 struct PackedPair {
-  Step step = Step::kFloat;
-  int64_t depth = 0, block = 0;  // all of k and a block of it, in its steps
-  const float* p = nullptr;      // panels of p over the present k, or null: t is complete
-  const float* q = nullptr;      // panels of q over the present columns, or null: k goes on
-  float* t = nullptr;            // f32 [m, ld]
+  const float* p = nullptr;    // panels of p over the present k, or null: t is complete
+  const float* q = nullptr;    // panels of q over the present columns, or null: k goes on
+  Step q_step = Step::kFloat;  // of t · q
+  float* t = nullptr;          // f32 [m, ld]
   int64_t ld = 0;
   int64_t steps = 0;  // of r
 };
@@ -29,11 +28,13 @@ struct PackedPair {
 #define HWY_TARGET_INCLUDE "backend/cpu/matmul_packed.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
+#include "backend/cpu/fixed_point-inl.h"
 #include "backend/cpu/gemm-inl.h"
-#include "backend/cpu/integers-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
+
+int64_t stored(Step step, int64_t k) { return step == Step::kFixedPoint ? fixed_length(k) : k; }
 
 template <class T>
 void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
@@ -42,6 +43,22 @@ void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_
   if (!b.transposed) return pack_panels(from + k0 * b.ld + column, b.ld, k, columns, to, k * width);
   for (int64_t j = 0; j < columns; j += width, to += k * width)
     pack_panel_transposed(from + (column + j) * b.ld + k0, b.ld, k, columns - j, to);
+}
+
+template <class T>
+void pack_fixed_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
+  const T* from = static_cast<const T*>(b.data);
+  if (!b.transposed)
+    return pack_fixed(from + 2 * k0 * b.ld + column, b.absmax == nullptr ? nullptr : b.absmax + 2 * k0, b.ld,
+                      k, columns, to);
+  const int64_t width = gemm_panel_width();
+  for (int64_t j = 0; j < columns; j += width, to += fixed_length(k) * width) {
+    const T* rows = from + (column + j) * b.ld + 2 * k0;
+    if constexpr (std::is_same_v<T, int8_t>)
+      pack_fixed_transposed(rows, b.absmax + column + j, b.ld, k, columns - j, to);
+    else
+      pack_fixed_transposed(rows, b.ld, k, columns - j, to);
+  }
 }
 
 // Bf16 values as the floats that pairs of them make.
@@ -54,14 +71,10 @@ Matrix paired(Matrix m) {
 // B steps [k0, k0 + k), columns [column, column + columns) as panels at `to`.
 void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
   const int64_t width = gemm_panel_width();
-  if (step == Step::kInt16Pair) {
-    const auto* codes = static_cast<const int8_t*>(b.data);
-    if (!b.transposed)
-      return pack_panels_of_int8(codes + 2 * k0 * b.ld + column, b.ld, k, columns, to, k * width);
-    for (int64_t j = 0; j < columns; j += width, to += k * width)
-      pack_panel_transposed(reinterpret_cast<const Int8Pair*>(codes + (column + j) * b.ld) + k0, b.ld / 2, k,
-                            columns - j, to);
-    return;
+  if (step == Step::kFixedPoint) {
+    if (b.dtype == kF32) return pack_fixed_columns<float>(b, k0, k, column, columns, to);
+    if (b.dtype == kBF16) return pack_fixed_columns<BFloat16>(b, k0, k, column, columns, to);
+    return pack_fixed_columns<int8_t>(b, k0, k, column, columns, to);
   }
   if (step != Step::kFloat) {
     if (b.transposed) return pack_columns<float>(paired(b), k0, k, column, columns, to);
@@ -81,8 +94,7 @@ int64_t panel_width() { return gemm_panel_width(); }
 // of k.
 struct TileOfA {
   const float* data;
-  int64_t ld;                     // 0: packed
-  const float* scales = nullptr;  // of integers: [block of k][rows]
+  int64_t ld;  // 0: packed
 };
 
 template <class T>
@@ -122,36 +134,32 @@ Matrix rounded_rows(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int6
   return {to, kF32, k, false};
 }
 
-// Rows of A over steps [k0, k0 + k) as integers, those of each block of k with scales of their own.
-struct IntegerRows {
-  Matrix pairs;
-  const float* scales;
-};
-IntegerRows integer_rows(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block) {
-  float* to = local_buffer(LocalSlot::kD, rows * (k + (k + block - 1) / block));
-  float* scales = to + rows * k;
-  const float* absmax = p.b.transposed ? nullptr : p.absmax + 2 * k0;
-  for (int64_t at = 0; at < k; at += block)
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t from = (row + r) * p.a.ld + 2 * (k0 + at), n = 2 * std::min(block, k - at);
-      auto* out = reinterpret_cast<int16_t*>(to + r * k + at);
-      const float* factors = absmax == nullptr ? nullptr : absmax + 2 * at;
-      const float scale = p.a.dtype == kF32
-                              ? to_integers(static_cast<const float*>(p.a.data) + from, factors, n, out)
-                              : to_integers(static_cast<const BFloat16*>(p.a.data) + from, factors, n, out);
-      scales[at / block * rows + r] = scale / 127;  // of B's codes
-    }
-  return {{to, kF32, k, false}, scales};
+template <class T>
+void pack_fixed_tile(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
+                     float* to) {
+  const T* from = static_cast<const T*>(a.data) + row * a.ld + 2 * k0;
+  for (int64_t p = 0; p < k; p += block) {
+    const int64_t depth = std::min(block, k - p);
+    for (int64_t i = 0; i < rows; i += kGemmRows, to += kGemmRows * fixed_length(depth))
+      pack_fixed_rows(from + i * a.ld + 2 * p, a.ld, depth, std::min(kGemmRows, rows - i), to);
+  }
+}
+// A tile of A in fixed point at `slot`, sixes of each block of k side by side.
+const float* fixed_tile(LocalSlot slot, const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k,
+                        int64_t block) {
+  const int64_t padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  float* to = local_buffer(slot, padded * fixed_length(k) + 4);
+  if (a.dtype == kF32)
+    pack_fixed_tile<float>(a, row, rows, k0, k, block, to);
+  else
+    pack_fixed_tile<BFloat16>(a, row, rows, k0, k, block, to);
+  return to;
 }
 
-TileOfA tile_of_step(const Product& p, Step step, int64_t row, int64_t rows, int64_t k0, int64_t k,
-                     int64_t block, int64_t columns) {
-  if (step == Step::kInt16Pair) {
-    const IntegerRows integers = integer_rows(p, row, rows, k0, k, block);
-    TileOfA a = tile_of_a<float>(integers.pairs, 0, rows, 0, k, block, columns);
-    a.scales = integers.scales;
-    return a;
-  }
+TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
+                     int64_t columns) {
+  const Step step = p.step;
+  if (step == Step::kFixedPoint) return {fixed_tile(LocalSlot::kA, p.a, row, rows, k0, k, block), 0};
   if (step == Step::kFloat) {
     if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
     return tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
@@ -161,21 +169,25 @@ TileOfA tile_of_step(const Product& p, Step step, int64_t row, int64_t rows, int
   return tile_of_a<float>(paired(p.a), row, rows, k0, k, block, columns);
 }
 
-// gemm_block with the product's kind of step.
+// gemm_block with the product's kind of step; fixed_block is another.
 template <RowsOfA kRows>
 void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
-              const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc,
-              const float* row_scales = nullptr, const float* column_scales = nullptr) {
+              const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
 #if HWY_TARGET == HWY_AVX3
   if (step == Step::kPair)
     return gemm_block<kRows, Step::kPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
 #endif
   if (step == Step::kFloat)
     return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
-  if (step == Step::kInt16Pair)
-    return gemm_block<kRows, Step::kInt16Pair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c,
-                                               ldc, row_scales, column_scales);
   gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+}
+// The same with A packed: `depth` steps of its sixes and of the panels.
+void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* a,
+                  const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
+  const int64_t next = kGemmRows * stored(step, depth);
+  if (step == Step::kFixedPoint)
+    return fixed_block(rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
+  block_of<RowsOfA::kPacked>(step, rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
 }
 
 void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to,
@@ -196,8 +208,9 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
-    block_of<RowsOfA::kPacked>(pair.step, rows, low.r, depth, low.alpha, a + padded * at, kGemmRows * depth,
-                               pair.p + at * width, k * width, !(first && at == 0), t, pair.ld);
+    const int64_t before = stored(p.step, at);
+    packed_block(p.step, rows, low.r, depth, low.alpha, a + padded * before, pair.p + before * width,
+                 stored(p.step, k) * width, !(first && at == 0), t, pair.ld);
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -214,6 +227,23 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
     store(static_cast<BFloat16*>(low.t) + row * low.r);
 }
 
+// c += beta · t · q in columns [j, j + count) of q. fixed: t in fixed point, or null.
+void add_pair(const Product& p, const PackedPair& pair, const float* fixed, int64_t row, int64_t rows,
+              int64_t j, int64_t count, float* c, int64_t ldc) {
+  const int64_t length = stored(pair.q_step, pair.steps), stride = length * gemm_panel_width();
+  const float* q = pair.q + j * length;
+  const float beta = p.low_rank->beta;
+  if (fixed != nullptr)
+    return packed_block(pair.q_step, rows, count, pair.steps, beta, fixed, q, stride, true, c, ldc);
+  const float* t = pair.t + row * pair.ld;
+  int64_t ld = pair.ld;
+  if (pair.q_step != Step::kFloat) {
+    ld = pair.steps;
+    t = static_cast<const float*>(p.low_rank->t) + row * ld;
+  }
+  block_of<RowsOfA::kAsStored>(pair.q_step, rows, count, pair.steps, beta, t, ld, q, stride, true, c, ldc);
+}
+
 // C[row.., column..] of one tile over [k0, k0 + k). packed: panels of B's columns, or null: packed here.
 // wide: f32 sums of C over several calls (rows ld_wide apart), or null when this call covers all of k.
 void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k,
@@ -222,13 +252,13 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.steps();
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
-  const bool apart = pair.step != p.step;  // then k is not divided
-  if (apart && pair.p != nullptr) {
-    const TileOfA a = tile_of_step(p, pair.step, row, rows, 0, pair.depth, pair.block, readers);
-    tile_of_t(p, pair, a.data, row, rows, true, true, pair.depth, pair.block);
+  const TileOfA a = tile_of_step(p, row, rows, k0, k, block, readers);
+  if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
+  const float* t = nullptr;
+  if (pair.q != nullptr && pair.q_step == Step::kFixedPoint) {
+    const LowRank& low = *p.low_rank;
+    t = fixed_tile(LocalSlot::kD, {low.t, low.t_dtype, low.r}, row, rows, 0, pair.steps, pair.steps);
   }
-  const TileOfA a = tile_of_step(p, p.step, row, rows, k0, k, block, readers);
-  if (!apart && pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
   // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
   for (int64_t j = 0; j < columns; j += kChunk) {
     const int64_t count = std::min(kChunk, columns - j);
@@ -241,34 +271,24 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
     }
     for (int64_t at = 0; at < k; at += block) {
       const int64_t depth = std::min(block, k - at);
-      const float* panels = packed + j * k + at * width;
-      int64_t stride = k * width;
+      const int64_t before = stored(p.step, at);
+      const float* panels = packed + j * stored(p.step, k) + before * width;
+      int64_t stride = stored(p.step, k) * width;
       if (packed == nullptr) {
-        float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * width * depth);
+        stride = stored(p.step, depth) * width;
+        float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * stride);
         pack_b(p.b, p.step, k0 + at, depth, column + j, count, own);
         panels = own;
-        stride = depth * width;
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
-      const float* row_scales = a.scales == nullptr ? nullptr : a.scales + at / block * rows;
-      const float* column_scales = p.absmax != nullptr && p.b.transposed ? p.absmax + column + j : nullptr;
       if (a.ld == 0)
-        block_of<RowsOfA::kPacked>(p.step, rows, count, depth, p.alpha, a.data + padded * at,
-                                   kGemmRows * depth, panels, stride, add, c, ldc, row_scales, column_scales);
+        packed_block(p.step, rows, count, depth, p.alpha, a.data + padded * before, panels, stride, add, c,
+                     ldc);
       else
         block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride,
-                                     add, c, ldc, row_scales, column_scales);
+                                     add, c, ldc);
     }
-    if (pair.q != nullptr) {
-      const float* t = pair.t + row * pair.ld;
-      int64_t ld = pair.ld;
-      if (pair.step != Step::kFloat) {
-        ld = pair.steps;
-        t = static_cast<const float*>(p.low_rank->t) + row * ld;
-      }
-      block_of<RowsOfA::kAsStored>(pair.step, rows, count, pair.steps, p.low_rank->beta, t, ld,
-                                   pair.q + j * pair.steps, pair.steps * width, true, c, ldc);
-    }
+    if (pair.q != nullptr) add_pair(p, pair, t, row, rows, j, count, c, ldc);
     if (!direct && last)
       round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
@@ -281,6 +301,7 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(pack_b);
 HWY_EXPORT(panel_width);
+HWY_EXPORT(stored);
 HWY_EXPORT(tile);
 
 namespace {
@@ -289,14 +310,19 @@ std::optional<Step> forced_step;
 
 constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
+constexpr int64_t kFixedBlock = 288;  // with its scales, and less of the cache to spare
 constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
 constexpr int64_t kSlice = 2048;      // columns of B packed at a time
 constexpr int64_t kPacked = 2 << 20;  // values of B packed at a time: 8 MB
 
 int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// k in equal blocks. Depends on k alone: it decides the order of the sums.
-int64_t block_of_k(int64_t k) { return std::max<int64_t>(8, divide(divide(k, divide(k, kBlock)), 8) * 8); }
+// k in equal blocks of whole runs. Depends on k alone: it decides the order of the sums.
+int64_t block_of_k(Step step, int64_t k) {
+  const bool fixed = step == Step::kFixedPoint;
+  const int64_t run = fixed ? kFixedRun / 2 : 8, most = fixed ? kFixedBlock : kBlock;
+  return std::max(run, divide(divide(k, divide(k, most)), run) * run);
+}
 
 // Rows in equal tiles that keep every thread busy to the end.
 int64_t tile_rows(int64_t m) {
@@ -307,7 +333,7 @@ int64_t tile_rows(int64_t m) {
 bool can_pair(const Product& p) {
   const auto even = [](const Matrix& m) { return m.dtype == kBF16 && (!m.transposed || m.ld % 2 == 0); };
   return p.m > kFewRows && p.k % 2 == 0 && !p.a.transposed && (p.a.dtype == kF32 || p.a.ld % 2 == 0) &&
-         (p.b.dtype == kI8 || even(p.b)) &&
+         even(p.b) &&
          (p.low_rank == nullptr || (even(p.low_rank->p) && even(p.low_rank->q) && p.low_rank->r % 2 == 0 &&
                                     p.low_rank->t_dtype == kBF16));
 }
@@ -326,12 +352,9 @@ void force_bf16_step(std::optional<Step> step) { forced_step = step; }
 
 void multiply_packed(Stream& stream, Product p) {
   PackedPair pair;
-  if (can_pair(p)) pair.step = p.step = bf16_step();
-  pair.depth = p.steps();
-  pair.block = block_of_k(pair.depth);
-  if (p.b.dtype == kI8) p.step = Step::kInt16Pair;
+  if (p.step != Step::kFixedPoint && can_pair(p)) p.step = bf16_step();
   const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)();
-  const int64_t depth = p.steps(), block = block_of_k(depth);
+  const int64_t depth = p.steps(), block = block_of_k(p.step, depth);
   const bool few = p.m <= kFewRows;
   // Slabs of k where B is too large to be packed whole; sums in between are f32.
   const int64_t slice = few ? p.n : std::min(divide(p.n, width) * width, kSlice);
@@ -342,19 +365,20 @@ void multiply_packed(Stream& stream, Product p) {
   if (wide)
     sums =
         reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
+  const auto length = [](Step step, int64_t steps) { return HWY_DYNAMIC_DISPATCH(stored)(step, steps); };
   float *packed = nullptr, *packed_p = nullptr, *packed_q = nullptr;
-  const bool apart = pair.step != p.step;
   if (!few) {
     const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
     pair.ld = divide(r, width) * width;
-    pair.steps = pair.step == Step::kFloat ? r : r / 2;
-    packed = reinterpret_cast<float*>(stream.scratch(
-        Stream::kKernelSlot,
-        static_cast<size_t>(columns * (slab + pair.steps) + pair.ld * ((apart ? pair.depth : slab) + p.m)) *
-            4));
-    packed_q = packed + columns * slab;
-    packed_p = packed_q + columns * pair.steps;
-    pair.t = packed_p + pair.ld * (apart ? pair.depth : slab);
+    pair.q_step = p.step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : p.step;
+    pair.steps = pair.q_step == Step::kFloat ? r : r / 2;
+    const int64_t k = length(p.step, slab), of_r = length(pair.q_step, pair.steps);
+    packed = reinterpret_cast<float*>(
+        stream.scratch(Stream::kKernelSlot,
+                       static_cast<size_t>(columns * (k + of_r) + pair.ld * (k + p.m)) * sizeof(float)));
+    packed_q = packed + columns * k;
+    packed_p = packed_q + columns * of_r;
+    pair.t = packed_p + pair.ld * k;
   }
   if (few) {
     const int64_t columns =
@@ -370,15 +394,16 @@ void multiply_packed(Stream& stream, Product p) {
     for (int64_t k0 = 0; k0 < depth; k0 += slab) {
       const int64_t k = std::min(slab, depth - k0);
       parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
-        HWY_DYNAMIC_DISPATCH(pack_b)(p.b, p.step, k0, k, column + begin, end - begin, packed + begin * k);
+        HWY_DYNAMIC_DISPATCH(pack_b)
+        (p.b, p.step, k0, k, column + begin, end - begin, packed + begin * length(p.step, k));
       });
       if (p.low_rank != nullptr) {
         pair.p = column == 0 ? packed_p : nullptr;
         pair.q = k0 + k == depth ? packed_q : nullptr;
         if (pair.p != nullptr) HWY_DYNAMIC_DISPATCH(pack_b)
-        (p.low_rank->p, pair.step, apart ? 0 : k0, apart ? pair.depth : k, 0, p.low_rank->r, packed_p);
+        (p.low_rank->p, p.step, k0, k, 0, p.low_rank->r, packed_p);
         if (pair.q != nullptr)
-          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pair.step, 0, pair.steps, column, columns, packed_q);
+          HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pair.q_step, 0, pair.steps, column, columns, packed_q);
       }
       parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(tile)

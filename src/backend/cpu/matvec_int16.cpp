@@ -46,6 +46,7 @@ using DF = hn::Repartition<float, D8>;
 constexpr int64_t kBytes = HWY_MIN(HWY_LANES(uint8_t), 32);
 constexpr int64_t kShorts = kBytes / 2;
 constexpr int64_t kRun = 64;
+constexpr float kLevels = 16383;  // of inputs: 15 bits with the sign
 using V16 = hn::Vec<D16>;
 using V32 = hn::Vec<D32>;
 
@@ -72,7 +73,7 @@ void prepare_inputs(const std::byte* x, int64_t n, int16_t* plain, int16_t* valu
                     int64_t apart) {
   const auto* v = reinterpret_cast<const BFloat16*>(x);
   for (int64_t r = 0; r < n / kRun; ++r)
-    scales[r * apart] = to_integers(v + r * kRun, nullptr, kRun, plain + r * kRun);
+    scales[r * apart] = to_integers(v + r * kRun, kRun, kLevels, plain + r * kRun);
   arrange_pairs(plain, n, values);
 }
 

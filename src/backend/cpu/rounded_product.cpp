@@ -444,7 +444,7 @@ void bytes_of_row(const BFloat16* x, int64_t runs, int8_t* values, float* scales
     auto sum = hn::Zero(d);
     for (int64_t i = 0; i < kByteRun; i += kLanes) sum = hn::Add(sum, load_f32(d, x + i));
     sums[run] = hn::GetLane(hn::SumOfLanes(d, sum));
-    scales[run] = to_integers(x, nullptr, kByteRun, values);
+    scales[run] = to_integers(x, kByteRun, 127, values);
   }
 }
 

@@ -9,12 +9,13 @@ namespace nibble::backend {
 // C = (accumulate ? C : 0) + alpha · op(A) · op(B), row-major; op is transpose where asked.
 //   transpose_a: A is [k, m], else [m, k].   transpose_b: B is [n, k], else [k, n].   C [m, n].
 // A and B are F32 or BF16, C F32 or BF16; products of BF16 inputs accumulate in f32, one rounding at the end
-// (two with accumulate). Numeric class: rounding (order of the inner sum is the library's). B may also be the
-// codes I8 of an int8 weight with the `absmax` F32 of its rows as stored (value = code · absmax / 127): a
-// product of integers, A scaled to 15 bits by the largest of up to 768 neighbours of a row, sums exact in 32
-// bits. Then k is even and A lies as it is.
+// (two with accumulate). Numeric class: rounding (order of the inner sum is the library's).
+// `fixed_point`: both sides are rounded to integers, A to 14 bits and B to 12 beside the largest of 128
+// neighbours along k, which adds less than storing them as bf16 did. B may then also be the codes I8 of an
+// int8 weight with the `absmax` F32 of its rows as stored (value = code · absmax / 127). k is even and A lies
+// as it is.
 struct MatmulArgs {
-  bool transpose_a = false, transpose_b = false, accumulate = false;
+  bool transpose_a = false, transpose_b = false, accumulate = false, fixed_point = false;
   float alpha = 1;
   const Tensor* absmax = nullptr;
 };
@@ -25,9 +26,10 @@ inline KernelSlot<void(Stream&, const Tensor& a, const Tensor& b, Tensor& c, Mat
 //   T = alpha · X · op(P),   C = (accumulate ? C : 0) + X · op(W) + beta · T · op(Q)
 // X [m, k], C [m, n], T [m, r]; op transposes all three or none: W [n, k], P [r, k], Q [n, r], or W [k, n], P
 // [k, r], Q [r, n]. T takes part in C as it is stored (rounded to its type); C is rounded once, with few rows
-// also before the pair is added. Types and numeric class as matmul, W also I8.
+// also before the pair is added. Types and numeric class as matmul; in fixed point all three products are
+// (the last one where r is even).
 struct LowRankArgs {
-  bool transpose = false, accumulate = false;
+  bool transpose = false, accumulate = false, fixed_point = false;
   float alpha = 1, beta = 1;
   const Tensor* absmax = nullptr;
 };
@@ -48,7 +50,9 @@ inline KernelSlot<void(Stream&, const Tensor& s, const Tensor& x, Tensor& g, Thi
 // processor has no bf16 product, bf16 weights are widened while they are packed, so decoding them to F32
 // would only cost memory.
 DType product_dtype(Device device, DType compute);
-// Do products on this device take an int8 weight's codes, where k is even?
-bool multiplies_int8(Device device, DType compute);
+// Is a weight of this kind to be multiplied in fixed point (where its sides are even)? Quantized weights in
+// bf16, where integers are the faster way: everywhere for int8 codes, on processors without a bf16 product
+// for the others. Weights of 16 and 32 bits are multiplied as the floats they are.
+bool multiplies_in_fixed_point(Device device, DType compute, bool quantized, bool int8);
 
 }  // namespace nibble::backend
