@@ -3,9 +3,9 @@
 // work of two of floats (pmaddwd), in about 0.6 of their time on AVX2.
 //
 // Precision: a value of A moves by at most 1/16382 of the largest of its run, one of B by 1/4094; storing it
-// as bf16 moved it by up to 1/512 of itself. Of normal values that adds (rms) a quarter (A) and a half (B) of
-// what bf16 did, and no more than half where one value of A is far above its run. A run with a value that is
-// not finite gives NaN.
+// as bf16 moved it by up to 1/512 of itself. What that adds to a product is (rms) below a quarter of what
+// storing both sides as bf16 did, below a half where single values of A are 30 times the others; a test holds
+// it there. A run with a value that is not finite gives NaN.
 //
 // Two neighbours along k stand in the place of a float (k counts such steps, as in gemm-inl.h). A is packed
 // by six rows: [six][run]{[step][6], 6 scales}; B by panels of gemm_panel_width() columns:
@@ -208,13 +208,12 @@ HWY_INLINE void fixed_run(const float* HWY_RESTRICT& a, const float* HWY_RESTRIC
 template <>
 HWY_INLINE void fixed_run<6>(const float* HWY_RESTRICT& a, const float* HWY_RESTRICT& panel, int64_t steps,
                              FixedSums& s) {
-#define NIBBLE_FIXED_ROW(offset, low, high) \
-  "vpbroadcastd " #offset                   \
-  "(%[a]), %%ymm15\n\t"                     \
-  "vpmaddwd %%ymm12, %%ymm15, %%ymm14\n\t"  \
-  "vpmaddwd %%ymm13, %%ymm15, %%ymm15\n\t"  \
-  "vpaddd %%ymm14, %[" #low "], %[" #low    \
-  "]\n\t"                                   \
+// clang-format off
+#define NIBBLE_FIXED_ROW(offset, low, high)           \
+  "vpbroadcastd " #offset "(%[a]), %%ymm15\n\t"       \
+  "vpmaddwd %%ymm12, %%ymm15, %%ymm14\n\t"            \
+  "vpmaddwd %%ymm13, %%ymm15, %%ymm15\n\t"            \
+  "vpaddd %%ymm14, %[" #low "], %[" #low "]\n\t"      \
   "vpaddd %%ymm15, %[" #high "], %[" #high "]\n\t"
   asm("1:\n\t"
       "vmovdqa (%[panel]), %%ymm12\n\t"
@@ -235,6 +234,7 @@ HWY_INLINE void fixed_run<6>(const float* HWY_RESTRICT& a, const float* HWY_REST
         [l5] "+x"(s.l5.raw), [h5] "+x"(s.h5.raw)
       :
       : "ymm12", "ymm13", "ymm14", "ymm15", "memory", "cc");
+// clang-format on
 #undef NIBBLE_FIXED_ROW
 }
 #endif
