@@ -1,6 +1,6 @@
 // Products of 16-bit integers: runs of 128 neighbours along k are scaled by their largest magnitude, so that
 // the sum of a run's products is exact in 32 bits; sums of runs are f32. A multiply-add of pairs does the
-// work of two of floats (pmaddwd), in about 0.6 of their time on AVX2.
+// work of two of floats (pmaddwd and an addition, which more ports take than a float's).
 //
 // Precision: a value of A moves by at most 1/16382 of the largest of its run, one of B by 1/4094; storing it
 // as bf16 moved it by up to 1/512 of itself. What that adds to a product is (rms) below a quarter of what
@@ -32,9 +32,6 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 
 constexpr float kFixedA = 8191, kFixedB = 2047;  // 128 · 8191 · 2047 < 2³¹
 constexpr int64_t kRunSteps = kFixedRun / 2;
-
-// Floats that k steps take in each column of a panel, or row of a six.
-HWY_INLINE int64_t fixed_length(int64_t k) { return k + (k + kRunSteps - 1) / kRunSteps; }
 
 // Two neighbours of an int8 matrix, packed as a pair of 16-bit integers.
 struct Int8Pair {
@@ -278,7 +275,7 @@ HWY_NOINLINE void fixed_micro(const float* HWY_RESTRICT a, const float* HWY_REST
 HWY_INLINE void fixed_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a,
                             int64_t next, const float* packed, int64_t panel_stride, bool add, float* c,
                             int64_t ldc) {
-  const int64_t width = gemm_panel_width(), floats = fixed_length(k) * width;
+  const int64_t width = gemm_panel_width(), floats = stored_steps(Step::kFixedPoint, k) * width;
   // Every six rows fetch their share of the next panel.
   const int64_t share = (floats * kGemmRows / rows + 15) / 16 * 16;
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride) {
@@ -288,25 +285,9 @@ HWY_INLINE void fixed_block(int64_t rows, int64_t columns, int64_t k, float alph
         hwy::Prefetch(fetch);
       const float* six = a + i / kGemmRows * next;
       float* to = c + i * ldc + j;
-      switch (std::min(kGemmRows, rows - i)) {
-        case 1:
-          fixed_micro<1>(six, packed, k, alpha, add, to, ldc, columns - j);
-          break;
-        case 2:
-          fixed_micro<2>(six, packed, k, alpha, add, to, ldc, columns - j);
-          break;
-        case 3:
-          fixed_micro<3>(six, packed, k, alpha, add, to, ldc, columns - j);
-          break;
-        case 4:
-          fixed_micro<4>(six, packed, k, alpha, add, to, ldc, columns - j);
-          break;
-        case 5:
-          fixed_micro<5>(six, packed, k, alpha, add, to, ldc, columns - j);
-          break;
-        default:
-          fixed_micro<6>(six, packed, k, alpha, add, to, ldc, columns - j);
-      }
+      with_rows(rows - i, [&](auto count) HWY_ATTR {
+        fixed_micro<decltype(count)::value>(six, packed, k, alpha, add, to, ldc, columns - j);
+      });
     }
   }
 }

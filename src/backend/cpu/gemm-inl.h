@@ -7,6 +7,7 @@
 // packed by six rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it
 // lies.
 #include <algorithm>
+#include <type_traits>
 
 #include "backend/cpu/gemm_step.h"
 #include "backend/cpu/vector-inl.h"
@@ -223,22 +224,22 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
   if constexpr (R > 5) gemm_store(l5, h5, alpha, add, c + 5 * ldc, columns);
 }
 
-template <RowsOfA kRows, Step kStep>
-HWY_INLINE void gemm_rows(int64_t rows, const float* a, int64_t lda, const float* panel, int64_t k,
-                          float alpha, bool add, float* c, int64_t ldc, int64_t columns) {
+// f of how many of six rows there are, as a constant.
+template <class F>
+HWY_INLINE void with_rows(int64_t rows, const F& f) {
   switch (rows) {
     case 1:
-      return gemm_micro<1, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return f(std::integral_constant<int, 1>());
     case 2:
-      return gemm_micro<2, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return f(std::integral_constant<int, 2>());
     case 3:
-      return gemm_micro<3, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return f(std::integral_constant<int, 3>());
     case 4:
-      return gemm_micro<4, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return f(std::integral_constant<int, 4>());
     case 5:
-      return gemm_micro<5, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return f(std::integral_constant<int, 5>());
     default:
-      return gemm_micro<6, kRows, kStep>(a, lda, panel, k, alpha, add, c, ldc, columns);
+      return f(std::integral_constant<int, 6>());
   }
 }
 
@@ -250,8 +251,10 @@ HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha
   const int64_t width = gemm_panel_width(), next = kRows == RowsOfA::kPacked ? lda : kGemmRows * lda;
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
     for (int64_t i = 0; i < rows; i += kGemmRows)
-      gemm_rows<kRows, kStep>(std::min(kGemmRows, rows - i), a + i / kGemmRows * next, lda, packed, k, alpha,
-                              add, c + i * ldc + j, ldc, columns - j);
+      with_rows(rows - i, [&](auto count) HWY_ATTR {
+        gemm_micro<decltype(count)::value, kRows, kStep>(a + i / kGemmRows * next, lda, packed, k, alpha, add,
+                                                         c + i * ldc + j, ldc, columns - j);
+      });
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

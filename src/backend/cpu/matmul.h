@@ -39,6 +39,11 @@ struct Product {
 inline constexpr int64_t kFewRows = 96;
 // Values of k that share a scale in fixed point.
 inline constexpr int64_t kFixedRun = 128;
+// Floats that k steps take in a packed row or column: in fixed point a scale follows every run.
+inline int64_t stored_steps(Step step, int64_t k) {
+  constexpr int64_t kSteps = kFixedRun / 2;
+  return step == Step::kFixedPoint ? k + (k + kSteps - 1) / kSteps : k;
+}
 
 // Our own packed multiply-adds. Operands of bf16 are widened while they are packed, or, with many rows on a
 // processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then rounded. Step::kFixedPoint

@@ -3,7 +3,7 @@
 //
 // k counts steps (gemm_step.h): with pairs every offset along k is half of what it is in values, and operands
 // are read as the floats that two of their neighbours make. Fixed point stores a row of scales after every
-// run of steps: stored() counts them.
+// run of steps (stored_steps).
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -34,8 +34,6 @@ struct PackedPair {
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
-int64_t stored(Step step, int64_t k) { return step == Step::kFixedPoint ? fixed_length(k) : k; }
-
 template <class T>
 void pack_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
   const int64_t width = gemm_panel_width();
@@ -52,7 +50,7 @@ void pack_fixed_columns(const Matrix& b, int64_t k0, int64_t k, int64_t column, 
     return pack_fixed(from + 2 * k0 * b.ld + column, b.absmax == nullptr ? nullptr : b.absmax + 2 * k0, b.ld,
                       k, columns, to);
   const int64_t width = gemm_panel_width();
-  for (int64_t j = 0; j < columns; j += width, to += fixed_length(k) * width) {
+  for (int64_t j = 0; j < columns; j += width, to += stored_steps(Step::kFixedPoint, k) * width) {
     const T* rows = from + (column + j) * b.ld + 2 * k0;
     if constexpr (std::is_same_v<T, int8_t>)
       pack_fixed_transposed(rows, b.absmax + column + j, b.ld, k, columns - j, to);
@@ -140,7 +138,7 @@ void pack_fixed_tile(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int
   const T* from = static_cast<const T*>(a.data) + row * a.ld + 2 * k0;
   for (int64_t p = 0; p < k; p += block) {
     const int64_t depth = std::min(block, k - p);
-    for (int64_t i = 0; i < rows; i += kGemmRows, to += kGemmRows * fixed_length(depth))
+    for (int64_t i = 0; i < rows; i += kGemmRows, to += kGemmRows * stored_steps(Step::kFixedPoint, depth))
       pack_fixed_rows(from + i * a.ld + 2 * p, a.ld, depth, std::min(kGemmRows, rows - i), to);
   }
 }
@@ -148,7 +146,7 @@ void pack_fixed_tile(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int
 const float* fixed_tile(LocalSlot slot, const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k,
                         int64_t block) {
   const int64_t padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
-  float* to = local_buffer(slot, padded * fixed_length(k) + 4);
+  float* to = local_buffer(slot, padded * stored_steps(Step::kFixedPoint, k) + 4);
   if (a.dtype == kF32)
     pack_fixed_tile<float>(a, row, rows, k0, k, block, to);
   else
@@ -169,7 +167,7 @@ TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, in
   return tile_of_a<float>(paired(p.a), row, rows, k0, k, block, columns);
 }
 
-// gemm_block with the product's kind of step; fixed_block is another.
+// gemm_block with the product's kind of step (floats and pairs of bf16).
 template <RowsOfA kRows>
 void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
               const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
@@ -181,10 +179,10 @@ void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, 
     return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
   gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
 }
-// The same with A packed: `depth` steps of its sixes and of the panels.
+// Any kind of step, A packed: `depth` steps of its sixes and of the panels.
 void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* a,
                   const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
-  const int64_t next = kGemmRows * stored(step, depth);
+  const int64_t next = kGemmRows * stored_steps(step, depth);
   if (step == Step::kFixedPoint)
     return fixed_block(rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
   block_of<RowsOfA::kPacked>(step, rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
@@ -208,9 +206,9 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
-    const int64_t before = stored(p.step, at);
+    const int64_t before = stored_steps(p.step, at);
     packed_block(p.step, rows, low.r, depth, low.alpha, a + padded * before, pair.p + before * width,
-                 stored(p.step, k) * width, !(first && at == 0), t, pair.ld);
+                 stored_steps(p.step, k) * width, !(first && at == 0), t, pair.ld);
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -230,7 +228,7 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
 // c += beta · t · q in columns [j, j + count) of q. fixed: t in fixed point, or null.
 void add_pair(const Product& p, const PackedPair& pair, const float* fixed, int64_t row, int64_t rows,
               int64_t j, int64_t count, float* c, int64_t ldc) {
-  const int64_t length = stored(pair.q_step, pair.steps), stride = length * gemm_panel_width();
+  const int64_t length = stored_steps(pair.q_step, pair.steps), stride = length * gemm_panel_width();
   const float* q = pair.q + j * length;
   const float beta = p.low_rank->beta;
   if (fixed != nullptr)
@@ -271,11 +269,11 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
     }
     for (int64_t at = 0; at < k; at += block) {
       const int64_t depth = std::min(block, k - at);
-      const int64_t before = stored(p.step, at);
-      const float* panels = packed + j * stored(p.step, k) + before * width;
-      int64_t stride = stored(p.step, k) * width;
+      const int64_t before = stored_steps(p.step, at);
+      const float* panels = packed + j * stored_steps(p.step, k) + before * width;
+      int64_t stride = stored_steps(p.step, k) * width;
       if (packed == nullptr) {
-        stride = stored(p.step, depth) * width;
+        stride = stored_steps(p.step, depth) * width;
         float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * stride);
         pack_b(p.b, p.step, k0 + at, depth, column + j, count, own);
         panels = own;
@@ -301,7 +299,6 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(pack_b);
 HWY_EXPORT(panel_width);
-HWY_EXPORT(stored);
 HWY_EXPORT(tile);
 
 namespace {
@@ -365,14 +362,13 @@ void multiply_packed(Stream& stream, Product p) {
   if (wide)
     sums =
         reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
-  const auto length = [](Step step, int64_t steps) { return HWY_DYNAMIC_DISPATCH(stored)(step, steps); };
   float *packed = nullptr, *packed_p = nullptr, *packed_q = nullptr;
   if (!few) {
     const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
     pair.ld = divide(r, width) * width;
     pair.q_step = p.step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : p.step;
     pair.steps = pair.q_step == Step::kFloat ? r : r / 2;
-    const int64_t k = length(p.step, slab), of_r = length(pair.q_step, pair.steps);
+    const int64_t k = stored_steps(p.step, slab), of_r = stored_steps(pair.q_step, pair.steps);
     packed = reinterpret_cast<float*>(
         stream.scratch(Stream::kKernelSlot,
                        static_cast<size_t>(columns * (k + of_r) + pair.ld * (k + p.m)) * sizeof(float)));
@@ -395,7 +391,7 @@ void multiply_packed(Stream& stream, Product p) {
       const int64_t k = std::min(slab, depth - k0);
       parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(pack_b)
-        (p.b, p.step, k0, k, column + begin, end - begin, packed + begin * length(p.step, k));
+        (p.b, p.step, k0, k, column + begin, end - begin, packed + begin * stored_steps(p.step, k));
       });
       if (p.low_rank != nullptr) {
         pair.p = column == 0 ? packed_p : nullptr;
