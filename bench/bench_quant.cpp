@@ -106,9 +106,13 @@ void matvec(benchmark::State& state, const quant::Weight& w, DType dtype, int64_
   const Tensor x = random_values({rows, kCols}, dtype);
   Tensor y = Tensor::empty(host_allocator(), {rows, kRows}, dtype, "y");
   Matvec product{&w, y};
+  RowGroups groups;
+  RoundedMatvec rounded{&w, &groups, y};
+  const bool rounds = dtype == kBF16 && has_rounded_product(w);
+  if (rounds) group_rows(stream, w, groups);
   for (auto _ : state)
-    if (dtype == kBF16 && has_rounded_product(w))
-      rounded_product(stream, x, {&product, 1});
+    if (rounds)
+      rounded_product(stream, x, {&rounded, 1});
     else
       weight_matvec(stream, x, {&product, 1});
   count(state, kRows * kCols * rows, w.stored_bytes());

@@ -7,6 +7,10 @@
 #include "autograd/tape.h"
 #include "backend/stream.h"
 
+namespace nibble::backend {
+class GroupedWeights;  // kernels/matvec.h
+}
+
 namespace nibble::autograd {
 
 // none keeps what backward reads; selective makes norms and activations again, never a product; block keeps
@@ -61,8 +65,8 @@ class Context {
   bool lazy = false;            // inside a recomputed forward: values that nobody reads are not computed
   bool will_recompute = false;  // no tape now, but backward will run this again: same kernels as under a tape
   uint64_t seed = 0, step = 0;  // name dropout's random numbers, with the layer's own stream id
-  bool generation =
-      false;  // text is written: nothing is planned, products may round inputs (rounded_product)
+  // Text is written: nothing is planned, products may round inputs (rounded_product). Null otherwise.
+  backend::GroupedWeights* generation = nullptr;
   std::vector<AdapterSpan> adapters;  // empty: no adapter anywhere
   OpObserver* observer = nullptr;
   int64_t layer = -1;  // the block that runs, as models set it; for messages

@@ -30,14 +30,15 @@ size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& 
 // Layers know that text is written while it lives.
 class Writing {
  public:
-  explicit Writing(autograd::Context& cx) : cx_(cx), before_(std::exchange(cx.generation, true)) {}
+  Writing(autograd::Context& cx, backend::GroupedWeights& grouped)
+      : cx_(cx), before_(std::exchange(cx.generation, &grouped)) {}
   ~Writing() { cx_.generation = before_; }
   Writing(const Writing&) = delete;
   Writing& operator=(const Writing&) = delete;
 
  private:
   autograd::Context& cx_;
-  bool before_;
+  backend::GroupedWeights* before_;
 };
 
 // Random stream of each prompt: the number of earlier ones that are the same, so that equal prompts get
@@ -297,7 +298,7 @@ std::vector<Generated> Generator::run(const std::vector<std::vector<int32_t>>& a
                 source_capacity);
 
   const autograd::NoGrad no_grad(cx_);
-  const Writing writing(cx_);
+  const Writing writing(cx_, grouped_);
   const double start = now_seconds();
   std::vector<Generated> results = Run(*this, prompts, options, context, on_text).go();
   timing_.seconds = now_seconds() - start;

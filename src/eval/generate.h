@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/kernels/matvec.h"
 #include "eval/sampler.h"
 #include "io/weights.h"
 #include "models/model.h"
@@ -82,6 +83,7 @@ class Generator {
   const text::Tokenizer& tokenizer_;
   std::unique_ptr<nn::KvCache> cache_;
   std::vector<int32_t> held_;  // the ids whose keys and values a cache of one slot holds
+  backend::GroupedWeights grouped_;
   Timing timing_;
 };
 

@@ -37,7 +37,9 @@ double Model::flops_per_token(bool source) const {
 
 std::unique_ptr<Model> load_model(const io::ModelFiles& files, backend::Stream& stream,
                                   const nn::LoadOptions& options) {
-  return family_of(files.config, files.path).load(files, stream, options);
+  auto model = family_of(files.config, files.path).load(files, stream, options);
+  model->note_quantized();
+  return model;
 }
 
 }  // namespace nibble::models

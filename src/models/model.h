@@ -64,6 +64,8 @@ class Model {
   // The Linears of a task's head, which adapters' training trains whole (PEFT's modules_to_save); mostly
   // none.
   void visit_heads(const nn::LinearVisitor& visit) const { modules_.visit_heads(visit); }
+  // load_model() ends with it.
+  void note_quantized() { modules_.note_quantized(); }
   // Full fine-tuning: every weight becomes a parameter (tied ones once).
   void make_trainable(Allocator& allocator) { modules_.make_trainable(allocator); }
   void visit_parameters(const Modules::ParameterVisitor& visit) const { modules_.visit_parameters(visit); }

@@ -1,5 +1,7 @@
 #include "models/modules.h"
 
+#include <algorithm>
+
 namespace nibble::models {
 
 void Modules::visit_linears(const nn::LinearVisitor& visit) const {
@@ -8,6 +10,13 @@ void Modules::visit_linears(const nn::LinearVisitor& visit) const {
 
 void Modules::visit_heads(const nn::LinearVisitor& visit) const {
   for (nn::Linear* linear : heads_) visit(*linear);
+}
+
+void Modules::note_quantized() const {
+  const auto quantized = [](const nn::Linear* linear) { return !linear->weight().is_dense(); };
+  if (std::none_of(linears_.begin(), linears_.end(), quantized)) return;
+  for (nn::Table* table : tables_) table->set_beside_quantized();
+  for (nn::Linear* linear : linears_) linear->set_beside_quantized();
 }
 
 void Modules::make_trainable(Allocator& allocator) const {

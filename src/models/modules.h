@@ -29,6 +29,8 @@ class Modules {
 
   void visit_linears(const nn::LinearVisitor& visit) const;
   void visit_heads(const nn::LinearVisitor& visit) const;
+  // Where any linear is quantized, the dense weights learn that they stand beside it.
+  void note_quantized() const;
   // Every weight becomes a parameter.
   void make_trainable(Allocator& allocator) const;
   // Tables, then linears, heads, norms.

@@ -52,6 +52,9 @@ class Linear {
   // Other values of the same shapes, F32: a head that an adapter's file saves whole.
   void assign(Tensor weight, Tensor bias);
 
+  // quant::Weight::beside_quantized
+  void set_beside_quantized() { weight_.beside_quantized = weight_.is_dense(); }
+
   // Full fine-tuning: the dense weight (made F32 first) and the bias become parameters.
   void make_trainable(Allocator& allocator);
   Parameter* weight_parameter() {

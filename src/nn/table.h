@@ -30,6 +30,9 @@ class Table {
   // The same, held as f32.
   Table f32(Allocator& allocator) const;
 
+  // quant::Weight::beside_quantized
+  void set_beside_quantized() { weight_.beside_quantized = weight_.is_dense(); }
+
   void make_trainable(Allocator& allocator);
   Parameter* parameter() { return parameter_.variable.defined() ? &parameter_ : nullptr; }
   const std::string& name() const { return name_; }  // "model.embed_tokens"

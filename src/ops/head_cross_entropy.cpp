@@ -77,7 +77,6 @@ HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const
 
   // All memory before the loop: what is allocated must not depend on how many labels there are.
   backend::Stream& stream = cx.stream();
-  const DType product = backend::product_dtype(cx.device(), cx.compute());
   Tensor loss = cx.empty({1}, kF32, "head.loss"), losses = cx.empty({n}, kF32, "head.token_losses");
   Tensor hc = cx.empty({capacity, width}, h.dtype(), "head.h"),
          logits = cx.empty({capacity, vocab}, kF32, "head.logits");
@@ -94,14 +93,15 @@ HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const
     branches.emplace_back(cx, branch, capacity, gradient, wants_dh);
   }
   Backward b(cx, Tensor());
-  const backend::WeightLease w(stream, *head.weight, product);
+  const backend::ProductLease w(stream, *head.weight, cx.compute());
 
   for (int64_t begin = 0; begin < n; begin += capacity) {
     const int64_t m = std::min(capacity, n - begin);
     const Tensor chunk = rows.rows(begin, begin + m);
     Tensor x = hc.rows(0, m), scores = logits.rows(0, m), token_losses = losses.rows(begin, begin + m);
     backend::gather_rows(stream, h.value(), chunk, x);
-    backend::matmul(stream, x, w.values(), scores, {.transpose_b = true});
+    backend::matmul(stream, x, w.values(), scores,
+                    {.transpose_b = true, .fixed_point = w.fixed_point(), .absmax = w.absmax()});
     if (head.bias.defined()) backend::add_bias(stream, scores, head.bias.value(), scores);
     for (HeadBranch& lora : branches) {
       const auto [first, last] = part_of(lora.branch, chunk);
@@ -118,7 +118,8 @@ HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const
 
     const Tensor& dy = scores;  // f32: products take it as it is
     Tensor dx = wants_dh ? dhc.rows(0, m) : Tensor();
-    if (wants_dh) backend::matmul(stream, dy, w.values(), dx, {});
+    if (wants_dh)
+      backend::matmul(stream, dy, w.values(), dx, {.fixed_point = w.fixed_point(), .absmax = w.absmax()});
     for (HeadBranch& lora : branches) {
       const auto [first, last] = part_of(lora.branch, chunk);
       if (first < last)

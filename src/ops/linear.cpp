@@ -17,13 +17,13 @@ bool few_rows(const Context& cx, int64_t rows) {
 }
 
 bool rounds(const Context& cx, const LinearArgs& args) {
-  return cx.inference() && cx.generation && cx.compute() == kBF16 &&
+  return cx.inference() && cx.generation != nullptr && cx.compute() == kBF16 &&
          backend::has_rounded_product(*args.weight) && backend::rounded_product.has(cx.device());
 }
 
 // In generation: is the product one of the kernels that read the stored form? Their memory follows no plan.
 bool from_stored(const Context& cx, const Variable& x, const LinearArgs& args) {
-  return cx.generation && (few_rows(cx, x.size(0)) || rounds(cx, args));
+  return cx.generation != nullptr && (few_rows(cx, x.size(0)) || rounds(cx, args));
 }
 
 void add_bias(Context& cx, const LinearArgs& args, Tensor& y) {
@@ -205,7 +205,8 @@ Variable linear(Context& cx, const Variable& x, const LinearArgs& args) {
 
 std::vector<Variable> linears(Context& cx, const Variable& x, std::span<const LinearArgs> layers) {
   std::vector<Variable> results(layers.size());
-  std::vector<backend::Matvec> exact, rounded;
+  std::vector<backend::Matvec> exact;
+  std::vector<backend::RoundedMatvec> rounded;
   std::vector<Tensor> values(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     const LinearArgs& args = layers[i];
@@ -215,7 +216,10 @@ std::vector<Variable> linears(Context& cx, const Variable& x, std::span<const Li
     }
     check_shapes(x, args);
     values[i] = cx.empty({x.size(0), args.weight->rows()}, args.f32_output ? kF32 : cx.compute(), "linear.y");
-    (rounds(cx, args) ? rounded : exact).push_back({args.weight, values[i]});
+    if (rounds(cx, args))
+      rounded.push_back({args.weight, &cx.generation->of(cx.stream(), *args.weight), values[i]});
+    else
+      exact.push_back({args.weight, values[i]});
   }
   if (!exact.empty()) backend::weight_matvec(cx.stream(), x.value(), exact);
   if (!rounded.empty()) backend::rounded_product(cx.stream(), x.value(), rounded);

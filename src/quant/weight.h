@@ -37,6 +37,10 @@ struct Weight {
   // undo it.
   int64_t interleaved_heads = 0;
 
+  // A dense one in a model whose linears are quantized: products may round it as they do those
+  // (backend/weight_lease.h).
+  bool beside_quantized = false;
+
   DType logical_dtype = kF32;  // what the checkpoint says the values were ("dtype" of a quant_state)
 
   bool defined() const { return format != nullptr; }

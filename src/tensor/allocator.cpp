@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <new>
 #include <unordered_map>
@@ -20,40 +21,44 @@ constexpr size_t kAlign = 64;
 constexpr size_t kHugePage = size_t{2} << 20, kHugeFrom = size_t{4} << 20;
 size_t round_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Blocks that went out of use, by size. Small ones are left to malloc. What repeats its requests finds all of
-// them here; where sizes keep changing (a cache for each batch of questions) what is kept is let go once it
-// is much.
+// Blocks that went out of use, by size. What repeats its requests finds all of them here; where sizes keep
+// changing (a cache for each batch of questions) what is kept is let go once it is much. Of small ones, which
+// a token of generation asks for by the hundred, each size has a list of its own.
 class BlockCache {
  public:
   ~BlockCache() { release(); }
+  // bytes: a multiple of kAlign.
   void* take(size_t bytes) {
-    if (bytes >= kSmall) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      // A block up to an eighth larger than asked for will do.
-      const auto it = free_.lower_bound(bytes);
-      if (it != free_.end() && it->first <= bytes + bytes / 8) {
-        void* p = it->second.back();
-        size_of_[p] = it->first;
-        it->second.pop_back();
-        kept_ -= it->first;
-        if (it->second.empty()) free_.erase(it);
-        return p;
-      }
-      if (kept_ > kMostKept) release();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (bytes < kSmall) {
+      auto& blocks = small_[bytes / kAlign];
+      if (blocks.empty()) return fresh(bytes);
+      void* p = blocks.back();
+      blocks.pop_back();
+      return p;
     }
+    // A block up to an eighth larger than asked for will do.
+    const auto it = free_.lower_bound(bytes);
+    if (it != free_.end() && it->first <= bytes + bytes / 8) {
+      void* p = it->second.back();
+      size_of_[p] = it->first;
+      it->second.pop_back();
+      kept_ -= it->first;
+      if (it->second.empty()) free_.erase(it);
+      return p;
+    }
+    if (kept_ > kMostKept) release();
     void* p = fresh(bytes);
-    if (p != nullptr && bytes >= kSmall) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      size_of_[p] = bytes;
-    }
+    if (p != nullptr) size_of_[p] = bytes;
     return p;
   }
   void give(void* p, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (bytes < kSmall) {
-      std::free(p);
+      auto& blocks = small_[bytes / kAlign];
+      blocks.size() < kSmallKept ? blocks.push_back(p) : std::free(p);
       return;
     }
-    const std::lock_guard<std::mutex> lock(mutex_);
     const auto it = size_of_.find(p);
     free_[it->second].push_back(p);
     kept_ += it->second;
@@ -70,6 +75,10 @@ class BlockCache {
       for (void* p : blocks) std::free(p);
     free_.clear();
     kept_ = 0;
+    for (auto& blocks : small_) {
+      for (void* p : blocks) std::free(p);
+      blocks.clear();
+    }
   }
   static void* fresh(size_t bytes) {
     if (bytes < kHugeFrom) return std::aligned_alloc(kAlign, std::max(bytes, kAlign));
@@ -82,7 +91,8 @@ class BlockCache {
     return p;
   }
 
-  static constexpr size_t kSmall = 4096, kMostKept = size_t{256} << 20;
+  static constexpr size_t kSmall = 4096, kSmallKept = 64, kMostKept = size_t{256} << 20;
+  std::array<std::vector<void*>, kSmall / kAlign> small_;
   size_t kept_ = 0;
   std::mutex mutex_;
   std::map<size_t, std::vector<void*>> free_;
@@ -98,9 +108,10 @@ class HostAllocator : public Allocator {
       cache_->drop();
       p = cache_->take(size);
     }
-    require(p != nullptr, "memory",
-            "cannot allocate {} for {}; use a smaller batch, max_seq_length or gradient_checkpointing: block",
-            show_bytes(static_cast<double>(bytes)), name);
+    if (p == nullptr)
+      fail("memory",
+           "cannot allocate {} for {}; use a smaller batch, max_seq_length or gradient_checkpointing: block",
+           show_bytes(static_cast<double>(bytes)), name);
     auto* buffer = new Buffer{static_cast<std::byte*>(p), bytes, Device::kCpu, nullptr};
     const Ledger::Ticket ticket = ledger_->on_allocate(name, size);
     return {buffer, [cache = cache_, ledger = ledger_, ticket, size](Buffer* b) {

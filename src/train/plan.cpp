@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/kernels/workspace.h"
+#include "backend/weight_lease.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "train/loading.h"
@@ -54,7 +55,8 @@ int64_t workspace_bytes(models::Model& model, const StepShape& shape, DType comp
       product(out, in, tokens, kF32);
     }
   });
-  const int64_t outputs = config.outputs(), rows = std::min(head_chunk_rows(outputs), shape.tokens);
+  const int64_t outputs = config.outputs(),
+                rows = std::min(head_chunk_rows(outputs, shape.tokens), shape.tokens);
   product(rows, outputs, config.width, kF32);
   product(rows, config.width, outputs, compute);
   for (const int64_t keys : {shape.tokens, shape.source_tokens})
@@ -93,7 +95,11 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   plan.shape = shape;
 
   int64_t scales = 0;
-  model->visit_linears([&](nn::Linear& linear) { scales += scale_bytes(linear.weight()); });
+  model->visit_linears([&](nn::Linear& linear) {
+    scales += scale_bytes(linear.weight());
+    if (backend::multiplies_in_fixed_point(linear.weight(), Device::kCpu, compute_dtype(recipe)))
+      plan.cost.use_fixed_point();
+  });
   make_trainable(*model, recipe, *allocator);
   const std::vector<autograd::Parameter*> parameters = trainable_parameters(*model, recipe, *allocator);
   for (const autograd::Parameter* parameter : parameters)

@@ -30,7 +30,7 @@ ops::HeadLoss head_loss(Context& cx, const models::Model& model, autograd::Varia
   const ops::LinearArgs head = model.head(cx, h.size(0));
   if (labels.dtype() == kF32) return ops::head_squared_error(cx, h, head, rows, labels, weight);
   return ops::head_cross_entropy(cx, h, head, rows, labels, weight,
-                                 head_chunk_rows(model.config().outputs()));
+                                 head_chunk_rows(model.config().outputs(), h.size(0)));
 }
 
 }  // namespace
@@ -109,9 +109,10 @@ std::vector<autograd::Parameter*> trainable_parameters(models::Model& model, con
   return parameters;
 }
 
-int64_t head_chunk_rows(int64_t vocab) {
-  constexpr int64_t kBytes = 48 << 20;
-  return std::clamp<int64_t>(kBytes / (4 * std::max<int64_t>(vocab, 1)) / 32 * 32, 32, 512);
+int64_t head_chunk_rows(int64_t vocab, int64_t tokens) {
+  constexpr int64_t kAlways = 48 << 20, kRows = 32;  // bytes that are taken without asking
+  const int64_t always = kAlways / (4 * std::max<int64_t>(vocab, 1)), used = std::min(2 * always, tokens / 2);
+  return std::clamp<int64_t>(std::max(always, used) / kRows * kRows, kRows, 512);
 }
 
 data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {

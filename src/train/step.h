@@ -34,8 +34,10 @@ struct StepShape {
   int64_t all_tokens() const { return tokens + source_tokens; }
 };
 
-// Rows of the head's logits that are made at a time.
-int64_t head_chunk_rows(int64_t vocab);
+// Rows of the head's logits that are made at a time: 48 MB of them, or up to 96 MB, for which the head is
+// packed half as often, while they are at most half of `tokens`: of a row without a label nothing is touched,
+// and the plan would count it.
+int64_t head_chunk_rows(int64_t vocab, int64_t tokens);
 
 struct MicroResult {
   double loss_sum =

@@ -9,7 +9,8 @@ namespace nibble::train {
 namespace {
 
 // Shares of the limits that the step's kernels reach (docs/performance.md, "nibble bench").
-constexpr double kProductShare = 0.85;    // thin products and decoding included
+constexpr double kProductShare = 0.80;    // thin products and decoding included
+constexpr double kFixedShare = 0.95;      // the same in fixed point, of the limit of floats
 constexpr double kAttentionShare = 0.55;  // tiles with masks and exponentials
 constexpr double kMemoryShare = 0.25;     // of copying, for element-wise operations
 
@@ -39,8 +40,8 @@ void StepCost::repeat(int64_t times) {
 
 double StepCost::seconds(const MachineSpeed& speed) const {
   const double flops = std::max(speed.products, 1.0), bandwidth = std::max(speed.bandwidth, 1.0);
-  return products_ / (kProductShare * flops) + attention_ / (kAttentionShare * flops) +
-         bytes_ / (kMemoryShare * bandwidth);
+  return products_ / ((fixed_point_ ? kFixedShare : kProductShare) * flops) +
+         attention_ / (kAttentionShare * flops) + bytes_ / (kMemoryShare * bandwidth);
 }
 
 }  // namespace nibble::train

@@ -18,6 +18,9 @@ class StepCost : public autograd::OpObserver {
   // The update: parameters, gradients and state are read, parameters and state written.
   void add_update(double trainable, double state_bytes);
   void repeat(int64_t times);
+  // Products of the base and its head are made of integers (kernels/matmul.h), which the limit does not
+  // count.
+  void use_fixed_point() { fixed_point_ = true; }
 
   // Recomputation and attention included.
   double flops() const { return products_ + attention_; }
@@ -26,6 +29,7 @@ class StepCost : public autograd::OpObserver {
  private:
   double products_ = 0, attention_ = 0;  // FLOPs
   double bytes_ = 0;                     // of operations that memory limits
+  bool fixed_point_ = false;
 };
 
 }  // namespace nibble::train

@@ -198,20 +198,27 @@ TEST(FixedPoint, RoundsLessThanStoringAsBf16Did) {
 
 TEST(FixedPoint, ANonFiniteValueSpoilsItsRowOrColumnAlone) {
   Stream stream(host_allocator());
-  constexpr int64_t kColumns = 33, kDepth = 128;
-  for (const bool transposed : {false, true})
-    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
-      for (const int64_t place : {0, 63, 64, 127}) {
-        Tensor a = random_tensor({100, kDepth}, kF32, 1), c = random_tensor({100, kColumns}, kF32, 2),
-               b = random_tensor(transposed ? Shape{kColumns, kDepth} : Shape{kDepth, kColumns}, kF32, 3);
-        a.data<float>()[7 * kDepth + place] = bad;
-        b.data<float>()[transposed ? 32 * kDepth + place : place * kColumns + 32] = bad;
-        std::fill_n(a.data<float>() + 8 * kDepth, kDepth, 0.0f);
-        matmul(stream, a, b, c, {.transpose_b = transposed, .fixed_point = true});
-        for (int64_t o = 0; o < c.numel(); ++o)
-          EXPECT_EQ(std::isnan(c.data<float>()[o]), o / kColumns == 7 || o % kColumns == 32) << o;
-        for (int64_t j = 0; j < 32; ++j) EXPECT_EQ(c.data<float>()[8 * kColumns + j], 0) << "a row of zeros";
-      }
+  constexpr int64_t kColumns = 33, kDepth = 134;
+  for (const DType dtype : {kF32, kBF16})
+    for (const bool transposed : {false, true})
+      for (const float bad :
+           {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+        for (const int64_t place : {0, 63, 64, 127, 133}) {
+          Tensor a = random_tensor({100, kDepth}, kF32, 1), c = random_tensor({100, kColumns}, kF32, 2),
+                 b = random_tensor(transposed ? Shape{kColumns, kDepth} : Shape{kDepth, kColumns}, kF32, 3);
+          a.data<float>()[7 * kDepth + place] = bad;
+          b.data<float>()[transposed ? 32 * kDepth + place : place * kColumns + 32] = bad;
+          std::fill_n(a.data<float>() + 8 * kDepth, kDepth, 0.0f);
+          Tensor narrow_a = Tensor::empty(host_allocator(), a.shape(), dtype, "a"),
+                 narrow_b = Tensor::empty(host_allocator(), b.shape(), dtype, "b");
+          accumulate(stream, a, narrow_a, false);
+          accumulate(stream, b, narrow_b, false);
+          matmul(stream, narrow_a, narrow_b, c, {.transpose_b = transposed, .fixed_point = true});
+          for (int64_t o = 0; o < c.numel(); ++o)
+            EXPECT_EQ(std::isnan(c.data<float>()[o]), o / kColumns == 7 || o % kColumns == 32) << o;
+          for (int64_t j = 0; j < 32; ++j)
+            EXPECT_EQ(c.data<float>()[8 * kColumns + j], 0) << "a row of zeros";
+        }
 }
 
 // The largest of a run is found by other instructions in bf16 than in f32.

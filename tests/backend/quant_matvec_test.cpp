@@ -163,7 +163,9 @@ TEST(WeightMatvec, RefusesShapesThatDoNotFit) {
 }
 
 void rounded(Stream& stream, const Tensor& x, const quant::Weight& w, const Tensor& y) {
-  Matvec product{&w, y};
+  RowGroups groups;
+  group_rows(stream, w, groups);
+  RoundedMatvec product{&w, &groups, y};
   rounded_product(stream, x, {&product, 1});
 }
 
@@ -293,9 +295,21 @@ TEST(RoundedProduct, RefusesWhatItDoesNotHave) {
   const quant::Weight nf4 =
       quant::encode(quant::find_format("nf4"), normal_values(4 * 256), {4, 256}, 64, false);
   EXPECT_FALSE(has_rounded_product(nf4));
-  EXPECT_THAT([&] { rounded(stream, x, nf4, y); },
-              ThrowsMessage<Error>(HasSubstr("x [1, 256] does not fit a nf4 weight [4, 256]")));
+  RowGroups groups;
+  EXPECT_THAT([&] { group_rows(stream, nf4, groups); },
+              ThrowsMessage<Error>(HasSubstr("has no nf4 weight [4, 256]")));
   const quant::Weight w = random_ggml(GgmlType::kQ4_0, 4, 256, 0);
+  RoundedMatvec product{&w, &groups, y};
+  EXPECT_THAT(
+      [&] {
+        rounded_product(stream, x, {&product, 1});
+      },
+      ThrowsMessage<Error>(HasSubstr("the rows of the q4_0 weight [4, 256] are not in groups of")));
+  EXPECT_THAT(
+      [&] {
+        rounded(stream, tensor_of(normal_values(512), {1, 512}, kBF16), w, y);
+      },
+      ThrowsMessage<Error>(HasSubstr("x [1, 512] does not fit a q4_0 weight [4, 256]")));
   EXPECT_THAT(
       [&] {
         rounded(stream, tensor_of(normal_values(256), {1, 256}, kF32), w, y);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "backend/kernels/matvec.h"
 #include "base/file.h"
 #include "base/process.h"
 #include "tests/eval/support.h"
@@ -125,7 +126,8 @@ TEST(RoundedInputs, CostLittlePerplexityOnRealText) {
   options.context = 512;
   autograd::Context context(loaded.stream, host_allocator(), kBF16);
   const double exact = perplexity(context, *loaded.model, {ids}, options).ppl;
-  context.generation = true;
+  backend::GroupedWeights grouped;
+  context.generation = &grouped;
   const double rounded = perplexity(context, *loaded.model, {ids}, options).ppl;
   EXPECT_NE(rounded, exact);
   EXPECT_NEAR(rounded / exact, 1, 0.01) << exact << " and " << rounded;

@@ -1,6 +1,7 @@
 // What a model must do whatever its numbers are: sequences do not see each other, a cache changes nothing,
 // adapters keep to their tokens, full fine-tuning reaches every weight, a bad config is an error that says
 // so.
+#include "backend/kernels/matmul.h"
 #include "models/llama_config.h"
 #include "tests/models/tiny.h"
 
@@ -126,6 +127,52 @@ TEST(Bf16, StaysNearF32) {
   Loaded wide(io::open_model(kTiny));
   Loaded narrow(io::open_model(kTiny), kBF16, options_of(kBF16));
   EXPECT_LT(relative_norm(logits_of(narrow, b.ids, b.lengths), logits_of(wide, b.ids, b.lengths)), 0.03);
+}
+
+// A model with quantized linears multiplies the head it keeps in 16 bits as it does those: loss and gradient
+// are those of the head as floats but for less than bf16 rounds away. A base of 16 bits has floats
+// throughout.
+TEST(Head, OfAQuantizedModelIsMultipliedAsItsLinears) {
+  for (const char* format : {"none", "nf4"}) {
+    Loaded run(io::open_model(kTiny), kBF16, options_of(kBF16, format));
+    const ops::LinearArgs head = run.model->head(run.cx, 20);
+    ASSERT_TRUE(head.weight->is_dense());
+    const bool quantized = std::string(format) != "none";
+    EXPECT_EQ(head.weight->beside_quantized, quantized);
+    quant::Weight alone = *head.weight;
+    alone.beside_quantized = false;
+
+    const int64_t width = run.model->config().width;
+    const Tensor h = Tensor::empty(*run.allocator, {20, width}, kBF16, "h");
+    for (int64_t i = 0; i < h.numel(); ++i)
+      h.data<BFloat16>()[i] = to_bf16(std::sin(static_cast<float>(i * i)));
+    std::vector<int32_t> every(20), labels(20);
+    for (int32_t i = 0; i < 20; ++i) {
+      every[static_cast<size_t>(i)] = i;
+      labels[static_cast<size_t>(i)] = i * 7 % 96;
+    }
+    const auto gradient = [&](const quant::Weight& w, std::vector<float>& losses) {
+      autograd::Tape tape;
+      run.cx.set_tape(&tape);
+      const Variable x(h, run.cx.new_slot(h.shape(), kBF16));
+      ops::LinearArgs args = head;
+      args.weight = &w;
+      const ops::HeadLoss loss = ops::head_cross_entropy(run.cx, x, args, i32(every, *run.allocator),
+                                                         i32(labels, *run.allocator), 0.05f, 7);
+      losses = to_vector(loss.token_losses);
+      Tensor dy = Tensor::empty(*run.allocator, {1}, kF32, "dy");
+      *dy.data<float>() = 1;
+      tape.backward(run.cx, loss.loss, dy);
+      run.cx.set_tape(nullptr);
+      return to_vector(x.slot()->grad);
+    };
+    std::vector<float> fixed_losses, float_losses;
+    const auto fixed = gradient(*head.weight, fixed_losses), floats = gradient(alone, float_losses);
+    const bool differ = quantized && backend::multiplies_in_fixed_point(Device::kCpu, kBF16, true, false);
+    EXPECT_EQ(fixed_losses != float_losses, differ) << format;
+    EXPECT_LT(relative_norm(fixed_losses, float_losses), 0x1.0p-9) << format;
+    EXPECT_LT(relative_norm(fixed, floats), 0x1.0p-9 + 0x1.0p-9) << format << ": one more rounding to bf16";
+  }
 }
 
 // Adapters 0 and 1 on one packed stream: logits and gradients are those of two streams with one adapter each.

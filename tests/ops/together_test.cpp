@@ -127,8 +127,9 @@ TEST_F(Together, FewRowsComeStraightFromTheStoredForm) {
     cx.will_recompute = true;
     const Tensor product = linear(cx, x, args).value();
     cx.will_recompute = false;
+    backend::GroupedWeights grouped;
     for (const bool generation : {false, true}) {
-      cx.generation = generation;
+      cx.generation = generation ? &grouped : nullptr;
       const Tensor direct = linear(cx, x, args).value();
       for (int64_t i = 0; i < direct.numel(); ++i)
         ASSERT_NEAR(direct.data<float>()[i], product.data<float>()[i], 2e-5) << format << generation;
@@ -155,8 +156,9 @@ TEST_F(Together, LayersOfOneInputAreWhatTheyAreAlone) {
       {.weight = v.get(), .trainable = {}, .bias = bias, .lora = {}}};
   const Variable all(tensor({40, 256}, 1, 5, kBF16));
   const autograd::NoGrad no_grad(narrow);
+  backend::GroupedWeights grouped;
   for (const bool generation : {false, true}) {
-    narrow.generation = generation;
+    narrow.generation = generation ? &grouped : nullptr;
     for (const int64_t rows : {5, 40}) {
       std::vector<LinearArgs> some(std::begin(layers), std::end(layers));
       some[0].lora[0].end = rows / 2;

@@ -98,7 +98,7 @@ TEST(Plan, CheckpointingPoliciesNeedLessAndLess) {
   const MachineSpeed slow{1e9, 1e9}, fast{2e9, 2e9};
   EXPECT_NEAR(none.cost.seconds(slow), 2 * none.cost.seconds(fast), 1e-9);
   EXPECT_GT(block.cost.seconds(slow), none.cost.seconds(slow));
-  EXPECT_GT(none.cost.seconds(slow), none.cost.flops() / 1e9) << "no step is faster than its FLOPs";
+  EXPECT_GT(none.cost.seconds(slow), none.cost.flops() / 2e9) << "integers are at most twice as fast";
   EXPECT_THAT(time_line(none, 1, slow), HasSubstr("a step of 512 tokens"));
 }
 

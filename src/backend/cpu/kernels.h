@@ -86,7 +86,8 @@ void cast(Stream&, const Tensor& in, Tensor& out);
 void decode_weight(Stream&, const quant::Weight& w, int64_t begin, int64_t end, Tensor& out);
 void encode_weight(Stream&, const Tensor& values, quant::Weight& out);
 void weight_matvec(Stream&, const Tensor& x, std::span<Matvec> products);
-// rounded_product.cpp
-void rounded_product(Stream&, const Tensor& x, std::span<Matvec> products);
+// row_groups.cpp, rounded_product.cpp
+void group_rows(Stream&, const quant::Weight& w, RowGroups& groups);
+void rounded_product(Stream&, const Tensor& x, std::span<RoundedMatvec> products);
 
 }  // namespace nibble::backend::cpu

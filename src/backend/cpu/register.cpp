@@ -45,6 +45,7 @@ void register_cpu_kernels() {
   decode_weight.set(d, cpu::decode_weight);
   encode_weight.set(d, cpu::encode_weight);
   weight_matvec.set(d, cpu::weight_matvec);
+  group_rows.set(d, cpu::group_rows);
   rounded_product.set(d, cpu::rounded_product);
 }
 
