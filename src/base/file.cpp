@@ -82,7 +82,10 @@ void AtomicFile::write(std::string_view text) {
 
 void AtomicFile::commit() {
   flush();
-  require(::fsync(fd_) == 0, path_, "cannot flush to disk: {}", std::strerror(errno));
+  int flushed = 0;
+  do flushed = ::fsync(fd_);
+  while (flushed != 0 && errno == EINTR);
+  require(flushed == 0, path_, "cannot flush to disk: {}", std::strerror(errno));
   ::close(fd_);
   fd_ = -1;
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {

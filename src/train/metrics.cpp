@@ -44,7 +44,9 @@ MetricsFile::~MetricsFile() {
 }
 
 void MetricsFile::write(const std::string& line) {
-  const ssize_t n = ::write(fd_, line.data(), line.size());
+  ssize_t n = 0;
+  do n = ::write(fd_, line.data(), line.size());
+  while (n < 0 && errno == EINTR);
   require(n == static_cast<ssize_t>(line.size()), path_,
           "cannot write a line of metrics: {}; the checkpoints are untouched",
           n < 0 ? std::strerror(errno) : "no space left");

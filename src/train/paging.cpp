@@ -113,7 +113,9 @@ class PagedStore : public StateStore {
     fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     require(fd_ >= 0, path, "cannot make the file of the paged optimizer: {}", std::strerror(errno));
     ::unlink(path.c_str());
-    const int error = ::posix_fallocate(fd_, 0, pages * page_bytes);
+    int error = 0;
+    do error = ::posix_fallocate(fd_, 0, pages * page_bytes);
+    while (error == EINTR);
     if (error != 0) {
       ::close(fd_);
       fail(path,

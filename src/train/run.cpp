@@ -36,7 +36,10 @@ class Run {
   void start_or_resume();
   void one_step(int64_t step);
   void nonfinite(int64_t step, const StepOutcome& outcome);
-  void evaluate(int64_t step, double epoch);
+  bool evaluation_due(int64_t step) const;
+  EvalMetrics evaluate(int64_t step, double epoch);
+  void record(const EvalMetrics& metrics);
+  void make_up_evaluation();
   void save_checkpoint();
   void save_and_stop();
   void finish();
@@ -153,6 +156,7 @@ RunResult Run::go() {
   if (!prepared_.dataset.eval.empty())
     held_out_ = data::sequential_batches(prepared_.dataset.eval, result_.plan.shape.tokens,
                                          result_.plan.shape.source_tokens);
+  make_up_evaluation();
   for (int64_t step = state_.step + 1; step <= total_; ++step) one_step(step);
   finish();
   return std::move(result_);
@@ -201,8 +205,7 @@ void Run::one_step(int64_t step) {
   result_.steps.push_back(metrics);
   display_.step(metrics, total_, smooth_seconds_ * static_cast<double>(total_ - step), logged);
 
-  const bool due = recipe_.eval_steps > 0 && step % recipe_.eval_steps == 0;
-  if (!held_out_.empty() && (due || step == total_)) evaluate(step, batch.epoch);
+  if (evaluation_due(step)) record(evaluate(step, batch.epoch));
   if ((recipe_.save_steps > 0 && step % recipe_.save_steps == 0) || step == total_) save_checkpoint();
   if (interrupted() && step < total_) save_and_stop();
 }
@@ -227,15 +230,24 @@ void Run::nonfinite(int64_t step, const StepOutcome& outcome) {
        kept);
 }
 
-void Run::evaluate(int64_t step, double epoch) {
+bool Run::evaluation_due(int64_t step) const {
+  const bool due = recipe_.eval_steps > 0 && step % recipe_.eval_steps == 0;
+  return !held_out_.empty() && (due || step == total_);
+}
+
+// A run that was stopped while it evaluated has saved the step without its evaluation. The checkpoint comes
+// before the line of metrics, so that a kill between them only repeats this.
+void Run::make_up_evaluation() {
+  if (state_.step == 0 || !evaluation_due(state_.step)) return;
+  if (!result_.evals.empty() && result_.evals.back().step == state_.step) return;
+  const EvalMetrics metrics = evaluate(state_.step, stream_.step(state_.step - 1).epoch);
+  save_checkpoint();
+  record(metrics);
+}
+
+EvalMetrics Run::evaluate(int64_t step, double epoch) {
   const std::optional<double> loss = engine_->evaluate(held_out_);
   if (!loss) save_and_stop();
-  const EvalMetrics metrics{step, epoch, *loss};
-  metrics_->add(metrics);
-  result_.evals.push_back(metrics);
-  const std::string perplexity =
-      recipe_.classifies() ? "" : fmt::format(", perplexity {:.3f}", std::exp(*loss));
-  display_.text(fmt::format("held out at step {}: loss {:.4f}{}", step, *loss, perplexity));
   if (state_.best_step == 0 || *loss < state_.best_loss) {
     state_.best_step = step;
     state_.best_loss = *loss;
@@ -245,6 +257,15 @@ void Run::evaluate(int64_t step, double epoch) {
     make_directories(file("best"));
     engine_->export_to(file("best"), manifest);
   }
+  return {step, epoch, *loss};
+}
+
+void Run::record(const EvalMetrics& metrics) {
+  metrics_->add(metrics);
+  result_.evals.push_back(metrics);
+  const std::string perplexity =
+      recipe_.classifies() ? "" : fmt::format(", perplexity {:.3f}", std::exp(metrics.loss));
+  display_.text(fmt::format("held out at step {}: loss {:.4f}{}", metrics.step, metrics.loss, perplexity));
 }
 
 void Run::save_checkpoint() {

@@ -20,7 +20,7 @@ TEST(GlueProgram, TrainsAndScores) {
   const Ran trained =
       run_program({"train", "--quiet", "model=" + encoder.model(),
                    "data=[{path: " + data + ", format: glue:sst2}]", "out=" + run, "dtype=f32", "lora_r=4",
-                   "learning_rate=0.01", "max_steps=60", "per_device_train_batch_size=16"});
+                   "learning_rate=0.003", "max_steps=120", "per_device_train_batch_size=16"});
   ASSERT_EQ(trained.code, 0) << trained.err;
 
   const auto scored = [&](std::vector<std::string> more) {

@@ -38,7 +38,7 @@ data:
     measure: )" +
            second + R"(
 variants: [{name: adapters, quantize: nf4}, {name: full, method: full, quantize: none}]
-train: {max_steps: 60, lora_r: 4, learning_rate: 0.01, per_device_train_batch_size: 16, eval_fraction: 0}
+train: {max_steps: 120, lora_r: 4, learning_rate: 0.003, per_device_train_batch_size: 16, eval_fraction: 0}
 seeds: [1]
 measures: [{kind: glue, better: higher, task: sst2}]
 )";

@@ -252,6 +252,26 @@ TEST(Run, InterruptionSavesAndResumeGoesOnBitForBit) {
   expect_same_runs(dir.path + "/whole", dir.path + "/early");
 }
 
+TEST(Run, AnEvaluationThatWasStoppedIsMadeUpByResume) {
+  const TempDir dir;
+  const std::vector<std::string> keys = {"max_steps=4", "eval_steps=2", "save_steps=2", "save_total_limit=2"};
+  run(dir.path + "/whole", keys);
+  // What a stop leaves in the evaluation of step 2, and in that of the last step.
+  for (const std::string step : {"2", "4"}) {
+    const std::string cut = dir.path + "/cut-" + step;
+    fs::copy(dir.path + "/whole", cut, fs::copy_options::recursive);
+    Json manifest = read_manifest(cut);
+    manifest["status"] = "running";
+    write_manifest(cut, manifest);
+    if (step == "2") fs::remove_all(cut + "/checkpoint-4");
+    const std::string metrics = read_file(cut + "/metrics.jsonl");
+    const size_t end = metrics.find("\n", metrics.find("\"step\":" + step));
+    write_file_atomic(cut + "/metrics.jsonl", metrics.substr(0, end + 1));
+    EXPECT_EQ(run(cut, keys, {.resume = true}).evals.size(), 2u);
+    expect_same_runs(dir.path + "/whole", cut);
+  }
+}
+
 TEST(Run, ARunThatWasKilledWhileItWroteItsResultsIsFinishedByResume) {
   const TempDir dir;
   run(dir.path + "/whole", {});
@@ -518,7 +538,7 @@ TEST(Child, SigtermSavesAndExits130) {
   wait_a_moment(out, 1);
   ::kill(pid, SIGTERM);
   const int status = wait_for(pid);
-  ASSERT_TRUE(WIFEXITED(status));
+  ASSERT_TRUE(WIFEXITED(status)) << "by signal " << WTERMSIG(status);
   if (WEXITSTATUS(status) == 0) GTEST_SKIP() << "the run was over before the signal came";
   EXPECT_EQ(WEXITSTATUS(status), 130);
   EXPECT_EQ(read_manifest(out)["status"], "running");
