@@ -36,7 +36,7 @@ struct AttentionBackward {
   float* bias_sums;  // [segment, head, bucket], where the bias has a gradient; else null
 };
 inline constexpr int64_t kQueryTile = 64;  // a multiple of every panel width
-inline constexpr int64_t kKeyTile = 96;    // a multiple of six
+inline constexpr int64_t kKeyTile = 96;    // a multiple of twelve
 }  // namespace nibble::backend::cpu
 #endif
 
@@ -123,9 +123,9 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
   const int64_t K = a.head_width, H = a.heads, n = s.k_count, panel = gemm_panel_width();
   const int64_t ld_k = a.kv_heads * K, at_k = s.k_begin * ld_k + item.head / (H / a.kv_heads) * K;
   const int64_t padded = (K + 63) / 64 * 64, tile = kQueryTile * padded, ld = kQueryTile + 16;
-  // Keys and values by sixes, and keys as panels of K [keys, K] for dQ: once for the head.
-  float* k_rows = local_buffer(LocalSlot::kA, 2 * (n + 6) * K + n * padded + 16);
-  float* v_rows = k_rows + (n + 6) * K;
+  // Keys and values by groups of rows, and keys as panels of K [keys, K] for dQ: once for the head.
+  float* k_rows = local_buffer(LocalSlot::kA, 2 * (n + kGemmRows) * K + n * padded + 16);
+  float* v_rows = k_rows + (n + kGemmRows) * K;
   float* k_panels = local_buffer(LocalSlot::kB, n * padded);
   const T *k = static_cast<const T*>(f.k) + at_k, *v = static_cast<const T*>(f.v) + at_k;
   for (int64_t i = 0; i < n; i += kGemmRows) {
@@ -143,7 +143,7 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
   float* dq = query + 4 * tile;
   float* p = local_buffer(LocalSlot::kD, 2 * kKeyTile * ld);
   float* dp = p + kKeyTile * ld;
-  const int64_t ds_floats = kKeyTile * (kQueryTile + 6) + 16, distances = f.bias->width();
+  const int64_t ds_floats = kKeyTile * (kQueryTile + kGemmRows) + 16, distances = f.bias->width();
   float* ds = local_buffer(LocalSlot::kE, ds_floats + distances);
   float* by_distance = f.bias_sums != nullptr ? ds + ds_floats : nullptr;
   if (by_distance != nullptr) std::fill_n(by_distance, distances, 0.0f);

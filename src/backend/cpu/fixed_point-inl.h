@@ -32,6 +32,7 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 
 constexpr float kFixedA = 8191, kFixedB = 2047;  // 128 · 8191 · 2047 < 2³¹
 constexpr int64_t kRunSteps = kFixedRun / 2;
+constexpr int64_t kFixedRows = 6;  // of A side by side
 
 // Two neighbours of an int8 matrix, packed as a pair of 16-bit integers.
 struct Int8Pair {
@@ -145,16 +146,16 @@ HWY_INLINE void pack_fixed(const T* from, const float* absmax, int64_t ld, int64
 // Up to six rows of A [m, 2k]. Writes up to four values beyond the six's end.
 template <class T>
 HWY_INLINE void pack_fixed_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
-  HWY_ALIGN int16_t integers[kFixedRun * kGemmRows];
+  HWY_ALIGN int16_t integers[kFixedRun * kFixedRows];
   for (int64_t at = 0; at < k; at += kRunSteps) {
     const int64_t steps = std::min(kRunSteps, k - at);
-    float scales[kGemmRows];
+    float scales[kFixedRows];
     for (int64_t i = 0; i < rows; ++i)
       scales[i] = to_integers(from + i * ld + 2 * at, 2 * steps, kFixedA, integers + i * kFixedRun);
-    pack_rows(reinterpret_cast<const float*>(integers), kRunSteps, steps, rows, to);
-    to += steps * kGemmRows;
-    for (int64_t i = 0; i < kGemmRows; ++i) to[i] = i < rows ? scales[i] : 0;
-    to += kGemmRows;
+    pack_rows<kFixedRows>(reinterpret_cast<const float*>(integers), kRunSteps, steps, rows, to);
+    to += steps * kFixedRows;
+    for (int64_t i = 0; i < kFixedRows; ++i) to[i] = i < rows ? scales[i] : 0;
+    to += kFixedRows;
   }
 }
 
@@ -188,7 +189,7 @@ HWY_INLINE void fixed_run(const float* HWY_RESTRICT& a, const float* HWY_RESTRIC
                           FixedSums& s) {
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
-  for (int64_t p = 0; p < steps; ++p, panel += 2 * lanes, a += kGemmRows) {
+  for (int64_t p = 0; p < steps; ++p, panel += 2 * lanes, a += kFixedRows) {
     const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
     fixed_step(a[0], b0, b1, s.l0, s.h0);
     if constexpr (R > 1) fixed_step(a[1], b0, b1, s.l1, s.h1);
@@ -242,7 +243,7 @@ HWY_NOINLINE void fixed_micro(const float* HWY_RESTRICT a, const float* HWY_REST
                               float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc, int64_t columns) {
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
-  HWY_ALIGN float total[kGemmRows * 2 * hn::MaxLanes(d)];
+  HWY_ALIGN float total[kFixedRows * 2 * hn::MaxLanes(d)];
   for (size_t i = 0; i < R * 2 * lanes; i += lanes) hn::Store(hn::Zero(d), d, total + i);
   for (int64_t at = 0; at < k; at += kRunSteps) {
     const auto zero = hn::Zero(hn::RebindToSigned<GemmTag>());
@@ -263,11 +264,30 @@ HWY_NOINLINE void fixed_micro(const float* HWY_RESTRICT a, const float* HWY_REST
     if constexpr (R > 4) include(4, s.l4, s.h4);
     if constexpr (R > 5) include(5, s.l5, s.h5);
     panel += 2 * lanes;
-    a += kGemmRows;
+    a += kFixedRows;
   }
   for (int i = 0; i < R; ++i, c += ldc) {
     const float* from = total + static_cast<size_t>(i) * 2 * lanes;
     gemm_store(hn::Load(d, from), hn::Load(d, from + lanes), alpha, add, c, columns);
+  }
+}
+
+// f of how many of six rows there are, as a constant.
+template <class F>
+HWY_INLINE void with_rows(int64_t rows, const F& f) {
+  switch (rows) {
+    case 1:
+      return f(std::integral_constant<int, 1>());
+    case 2:
+      return f(std::integral_constant<int, 2>());
+    case 3:
+      return f(std::integral_constant<int, 3>());
+    case 4:
+      return f(std::integral_constant<int, 4>());
+    case 5:
+      return f(std::integral_constant<int, 5>());
+    default:
+      return f(std::integral_constant<int, 6>());
   }
 }
 
@@ -277,13 +297,13 @@ HWY_INLINE void fixed_block(int64_t rows, int64_t columns, int64_t k, float alph
                             int64_t ldc) {
   const int64_t width = gemm_panel_width(), floats = stored_steps(Step::kFixedPoint, k) * width;
   // Every six rows fetch their share of the next panel.
-  const int64_t share = (floats * kGemmRows / rows + 15) / 16 * 16;
+  const int64_t share = (floats * kFixedRows / rows + 15) / 16 * 16;
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride) {
     const float *fetch = packed + panel_stride, *fetched = fetch + (j + width < columns ? floats : 0);
-    for (int64_t i = 0; i < rows; i += kGemmRows) {
+    for (int64_t i = 0; i < rows; i += kFixedRows) {
       for (const float* end = std::min(fetch + share, fetched); fetch < end; fetch += 16)
         hwy::Prefetch(fetch);
-      const float* six = a + i / kGemmRows * next;
+      const float* six = a + i / kFixedRows * next;
       float* to = c + i * ldc + j;
       with_rows(rows - i, [&](auto count) HWY_ATTR {
         fixed_micro<decltype(count)::value>(six, packed, k, alpha, add, to, ldc, columns - j);

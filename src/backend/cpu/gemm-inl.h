@@ -1,11 +1,11 @@
-// The inside of a product: blocks of f32, six rows by two vectors at a time. Every result is one chain of
-// multiply-adds over k in ascending order, so its bits depend on neither its place in a tile nor how the
+// The inside of a product: blocks of f32, kGemmRows rows by two vectors at a time. Every result is one chain
+// of multiply-adds over k in ascending order, so its bits depend on neither its place in a tile nor how the
 // tiles were divided. Where pairs of bf16 are multiplied (Step), a pair stands in the place of each float of
 // the operands, and k counts pairs; packing moves their bits as if they were floats.
 //
 // B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is
-// packed by six rows: [six][k][6]; where that would cost more than it saves (few columns) it is read as it
-// lies.
+// packed by groups of kGemmRows rows: [group][k][kGemmRows]; where that would cost more than it saves (few
+// columns) it is read as it lies.
 #include <algorithm>
 #include <type_traits>
 
@@ -23,7 +23,12 @@ HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
 using GemmTag = hn::ScalableTag<float>;
+// As many as there are registers for their sums: 32 of them, or 16.
+#if HWY_TARGET == HWY_AVX3
+constexpr int64_t kGemmRows = 12;
+#else
 constexpr int64_t kGemmRows = 6;
+#endif
 HWY_INLINE int64_t gemm_panel_width() { return 2 * static_cast<int64_t>(hn::Lanes(GemmTag())); }
 
 // Panels from B [k, n]: columns [0, columns) of `from`, panels `panel_stride` floats apart.
@@ -80,55 +85,66 @@ HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int6
   }
 }
 
-// Panels of pairs from bf16 B [2k, n]: rows 2p and 2p + 1 interleaved.
-HWY_INLINE void pack_panels_of_pairs(const BFloat16* from, int64_t ld, int64_t k, int64_t columns, float* to,
-                                     int64_t panel_stride) {
-  const hn::CappedTag<uint16_t, 8> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = gemm_panel_width(),
-                whole = columns / lanes * lanes, padded = (columns + width - 1) / width * width;
-  const auto* rows = reinterpret_cast<const uint16_t*>(from);
-  for (int64_t p = 0; p < k; ++p, rows += 2 * ld, to += width) {
-    int64_t j = 0;
-    for (; j < whole; j += lanes) {
-      const auto a = hn::LoadU(d, rows + j), b = hn::LoadU(d, rows + ld + j);
-      auto* o = reinterpret_cast<uint16_t*>(to + j / width * panel_stride + j % width);
-      hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
-      hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + lanes);
-    }
-    for (; j < padded; ++j) {
-      auto* o = reinterpret_cast<uint16_t*>(to + j / width * panel_stride + j % width);
-      o[0] = j < columns ? rows[j] : 0;
-      o[1] = j < columns ? rows[ld + j] : 0;
+// Panels of pairs from bf16 B [rows, n]: rows 2p and 2p + 1 interleaved; a zero beside a last one.
+HWY_INLINE void pack_panels_of_pairs(const BFloat16* from, int64_t ld, int64_t rows, int64_t columns,
+                                     float* to, int64_t panel_stride) {
+  const hn::RebindToUnsigned<GemmTag> d;
+  const hn::Rebind<uint16_t, GemmTag> d16;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes,
+                padded = (columns + width - 1) / width * width;
+  const auto* bits = reinterpret_cast<const uint16_t*>(from);
+  for (int64_t p = 0; p < rows; p += 2, bits += 2 * ld, to += width) {
+    const uint16_t* second = p + 1 < rows ? bits + ld : nullptr;
+    for (int64_t j = 0; j < padded; j += lanes) {
+      auto* o = reinterpret_cast<uint32_t*>(to + j / width * panel_stride + j % width);
+      if (HWY_LIKELY(second != nullptr && j + lanes <= columns)) {
+        const auto upper = hn::ShiftLeft<16>(hn::PromoteTo(d, hn::LoadU(d16, second + j)));
+        hn::Store(hn::Or(hn::PromoteTo(d, hn::LoadU(d16, bits + j)), upper), d, o);
+        continue;
+      }
+      for (int64_t i = j; i < j + lanes; ++i)
+        o[i - j] =
+            i >= columns ? 0u : bits[i] | (second == nullptr ? 0u : static_cast<uint32_t>(second[i]) << 16);
     }
   }
 }
 
-// Six rows of A [m, k] side by side: to[p * 6 + i] = a[i, p]. Writes up to four values beyond k * 6.
-template <class T>
+// kRows rows of A [m, k] side by side: to[p * kRows + i] = a[i, p]. Writes up to four values beyond
+// k * kRows.
+template <int64_t kRows = kGemmRows, class T>
 HWY_INLINE void pack_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
   const hn::CappedTag<float, 4> d;
-  int64_t p = 0;
-  if (rows == kGemmRows) {
-    for (; p + 4 <= k; p += 4) {
-      const T* at = from + p;
+  const int64_t fours = kRows == 6 ? (rows == 6 ? 4 : 0) : rows / 4 * 4, steps = k / 4 * 4;
+  int64_t done = 0;
+  for (; done < fours; done += 4)
+    for (int64_t p = 0; p < steps; p += 4) {
+      const T* at = from + done * ld + p;
       const auto r0 = load_f32(d, at), r1 = load_f32(d, at + ld), r2 = load_f32(d, at + 2 * ld);
-      const auto r3 = load_f32(d, at + 3 * ld), r4 = load_f32(d, at + 4 * ld), r5 = load_f32(d, at + 5 * ld);
+      const auto r3 = load_f32(d, at + 3 * ld);
       const auto a = hn::InterleaveLower(d, r0, r2), b = hn::InterleaveLower(d, r1, r3);
       const auto c = hn::InterleaveUpper(d, r0, r2), e = hn::InterleaveUpper(d, r1, r3);
-      const auto f = hn::InterleaveLower(d, r4, r5), g = hn::InterleaveUpper(d, r4, r5);
-      float* o = to + p * kGemmRows;  // each store of four is partly overwritten by the next
-      hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
-      hn::StoreU(f, d, o + 4);
-      hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + 6);
-      hn::StoreU(hn::ConcatUpperUpper(d, f, f), d, o + 10);
-      hn::StoreU(hn::InterleaveLower(d, c, e), d, o + 12);
-      hn::StoreU(g, d, o + 16);
-      hn::StoreU(hn::InterleaveUpper(d, c, e), d, o + 18);
-      hn::StoreU(hn::ConcatUpperUpper(d, g, g), d, o + 22);
+      float* o = to + p * kRows + done;
+      if constexpr (kRows == 6) {  // each store of four is partly overwritten by the next
+        const auto r4 = load_f32(d, at + 4 * ld), r5 = load_f32(d, at + 5 * ld);
+        const auto f = hn::InterleaveLower(d, r4, r5), g = hn::InterleaveUpper(d, r4, r5);
+        hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
+        hn::StoreU(f, d, o + 4);
+        hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + 6);
+        hn::StoreU(hn::ConcatUpperUpper(d, f, f), d, o + 10);
+        hn::StoreU(hn::InterleaveLower(d, c, e), d, o + 12);
+        hn::StoreU(g, d, o + 16);
+        hn::StoreU(hn::InterleaveUpper(d, c, e), d, o + 18);
+        hn::StoreU(hn::ConcatUpperUpper(d, g, g), d, o + 22);
+      } else {
+        hn::StoreU(hn::InterleaveLower(d, a, b), d, o);
+        hn::StoreU(hn::InterleaveUpper(d, a, b), d, o + kRows);
+        hn::StoreU(hn::InterleaveLower(d, c, e), d, o + 2 * kRows);
+        hn::StoreU(hn::InterleaveUpper(d, c, e), d, o + 3 * kRows);
+      }
     }
-  }
-  for (; p < k; ++p)
-    for (int64_t i = 0; i < rows; ++i) to[p * kGemmRows + i] = widen(from[i * ld + p]);
+  if (done > 0 && kRows == 6) done = 6;
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t p = i < done ? steps : 0; p < k; ++p) to[p * kRows + i] = widen(from[i * ld + p]);
 }
 
 // The same from Aᵀ [k, m].
@@ -138,8 +154,8 @@ HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64
   const hn::CappedTag<float, 2> d2;
   if (rows == kGemmRows) {
     for (int64_t p = 0; p < k; ++p, from += ld, to += kGemmRows) {
-      hn::StoreU(load_f32(d4, from), d4, to);
-      hn::StoreU(load_f32(d2, from + 4), d2, to + 4);
+      for (int64_t i = 0; i + 4 <= kGemmRows; i += 4) hn::StoreU(load_f32(d4, from + i), d4, to + i);
+      if constexpr (kGemmRows % 4 == 2) hn::StoreU(load_f32(d2, from + 4), d2, to + 4);
     }
     return;
   }
@@ -147,7 +163,7 @@ HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64
     for (int64_t i = 0; i < rows; ++i) to[p * kGemmRows + i] = widen(from[p * ld + i]);
 }
 
-// How the six rows of A lie: side by side (pack_rows), or as rows of a matrix.
+// How the rows of A lie: side by side (pack_rows), or as rows of a matrix.
 enum class RowsOfA { kPacked, kAsStored };
 
 // sum + x · b of one step of k.
@@ -171,7 +187,8 @@ HWY_INLINE hn::Vec<GemmTag> gemm_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, hn
   return hn::MulAdd(first(x), first(b), hn::MulAdd(second(x), second(b), sum));
 }
 
-// One row of the tile: c[0, columns) (+)= alpha · (lo, hi).
+// One row of the tile: c[0, columns) (+)= alpha · (lo, hi). V: how many of the two are wanted.
+template <int V = 2>
 HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c,
                            int64_t columns) {
   const GemmTag d;
@@ -179,9 +196,9 @@ HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha
   const auto scale = hn::Set(d, alpha);
   lo = hn::Mul(lo, scale);
   hi = hn::Mul(hi, scale);
-  if (HWY_LIKELY(columns >= 2 * lanes)) {
+  if (HWY_LIKELY(columns >= V * lanes)) {
     hn::StoreU(add ? hn::Add(hn::LoadU(d, c), lo) : lo, d, c);
-    hn::StoreU(add ? hn::Add(hn::LoadU(d, c + lanes), hi) : hi, d, c + lanes);
+    if constexpr (V == 2) hn::StoreU(add ? hn::Add(hn::LoadU(d, c + lanes), hi) : hi, d, c + lanes);
     return;
   }
   HWY_ALIGN float edge[2 * hn::MaxLanes(d)];
@@ -190,71 +207,80 @@ HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha
   for (int64_t j = 0; j < columns; ++j) c[j] = add ? c[j] + edge[j] : edge[j];
 }
 
-// c[R, width] (+)= a[R, k] · panel, times alpha. Accumulators are named: GCC keeps an array of them in
+// c[R, V vectors] (+)= a[R, k] · panel, times alpha. Accumulators are named: GCC keeps an array of them in
 // memory.
-template <int R, RowsOfA kRows, Step kStep>
+template <int R, int V, RowsOfA kRows, Step kStep>
 HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel,
                              int64_t k, float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc,
                              int64_t columns) {
+  static_assert(R <= kGemmRows && R <= 12);
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
   auto l0 = hn::Zero(d), l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0;
   auto h0 = l0, h1 = l0, h2 = l0, h3 = l0, h4 = l0, h5 = l0;
-#pragma GCC unroll 4
-  for (int64_t p = 0; p < k; ++p) {
-    const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
-    panel += 2 * lanes;
-    const auto row = [&](int i, auto& low, auto& high) HWY_ATTR {
-      const auto x = hn::Set(d, kRows == RowsOfA::kPacked ? a[p * kGemmRows + i] : a[i * lda + p]);
-      low = gemm_step<kStep>(x, b0, low);
-      high = gemm_step<kStep>(x, b1, high);
-    };
+  auto l6 = l0, l7 = l0, l8 = l0, l9 = l0, l10 = l0, l11 = l0;
+  auto h6 = l0, h7 = l0, h8 = l0, h9 = l0, h10 = l0, h11 = l0;
+  const auto rows = [&](const auto& row) HWY_ATTR {
     row(0, l0, h0);
     if constexpr (R > 1) row(1, l1, h1);
     if constexpr (R > 2) row(2, l2, h2);
     if constexpr (R > 3) row(3, l3, h3);
     if constexpr (R > 4) row(4, l4, h4);
     if constexpr (R > 5) row(5, l5, h5);
+    if constexpr (R > 6) row(6, l6, h6);
+    if constexpr (R > 7) row(7, l7, h7);
+    if constexpr (R > 8) row(8, l8, h8);
+    if constexpr (R > 9) row(9, l9, h9);
+    if constexpr (R > 10) row(10, l10, h10);
+    if constexpr (R > 11) row(11, l11, h11);
+  };
+#pragma GCC unroll 4
+  for (int64_t p = 0; p < k; ++p) {
+    const auto b0 = hn::Load(d, panel), b1 = V == 2 ? hn::Load(d, panel + lanes) : b0;
+    panel += 2 * lanes;
+    rows([&](int64_t i, auto& low, auto& high) HWY_ATTR {
+      const auto x = hn::Set(d, kRows == RowsOfA::kPacked ? a[p * kGemmRows + i] : a[i * lda + p]);
+      low = gemm_step<kStep>(x, b0, low);
+      if constexpr (V == 2) high = gemm_step<kStep>(x, b1, high);
+    });
   }
-  gemm_store(l0, h0, alpha, add, c, columns);
-  if constexpr (R > 1) gemm_store(l1, h1, alpha, add, c + ldc, columns);
-  if constexpr (R > 2) gemm_store(l2, h2, alpha, add, c + 2 * ldc, columns);
-  if constexpr (R > 3) gemm_store(l3, h3, alpha, add, c + 3 * ldc, columns);
-  if constexpr (R > 4) gemm_store(l4, h4, alpha, add, c + 4 * ldc, columns);
-  if constexpr (R > 5) gemm_store(l5, h5, alpha, add, c + 5 * ldc, columns);
+  rows([&](int64_t i, auto& low, auto& high)
+           HWY_ATTR { gemm_store<V>(low, high, alpha, add, c + i * ldc, columns); });
 }
 
-// f of how many of six rows there are, as a constant.
+// f of how many of `rows` rows come next, as a constant; returns it.
 template <class F>
-HWY_INLINE void with_rows(int64_t rows, const F& f) {
-  switch (rows) {
-    case 1:
-      return f(std::integral_constant<int, 1>());
-    case 2:
-      return f(std::integral_constant<int, 2>());
-    case 3:
-      return f(std::integral_constant<int, 3>());
-    case 4:
-      return f(std::integral_constant<int, 4>());
-    case 5:
-      return f(std::integral_constant<int, 5>());
-    default:
-      return f(std::integral_constant<int, 6>());
-  }
+HWY_INLINE int64_t next_rows(int64_t rows, const F& f) {
+  const auto with = [&](auto count) HWY_ATTR {
+    f(count);
+    return static_cast<int64_t>(count);
+  };
+  if (rows >= kGemmRows) return with(std::integral_constant<int, kGemmRows>());
+  if constexpr (kGemmRows > 8)
+    if (rows >= 8) return with(std::integral_constant<int, 8>());
+  if (rows >= 4) return with(std::integral_constant<int, 4>());
+  if (rows >= 2) return with(std::integral_constant<int, 2>());
+  return with(std::integral_constant<int, 1>());
 }
 
-// c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed six by six
-// with `lda` floats from one six to the next; `panel_stride` floats lie between panels.
+// c[rows, columns] (+)= alpha · a · packed, over one block of k. a: rows `lda` apart, or packed with `lda`
+// floats from one group of kGemmRows to the next; `panel_stride` floats lie between panels.
 template <RowsOfA kRows, Step kStep = Step::kFloat>
 HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
                            const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
-  const int64_t width = gemm_panel_width(), next = kRows == RowsOfA::kPacked ? lda : kGemmRows * lda;
+  const int64_t width = gemm_panel_width();
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
-    for (int64_t i = 0; i < rows; i += kGemmRows)
-      with_rows(rows - i, [&](auto count) HWY_ATTR {
-        gemm_micro<decltype(count)::value, kRows, kStep>(a + i / kGemmRows * next, lda, packed, k, alpha, add,
-                                                         c + i * ldc + j, ldc, columns - j);
+    for (int64_t i = 0; i < rows;) {
+      const float* at = a + (kRows == RowsOfA::kPacked ? i / kGemmRows * lda + i % kGemmRows : i * lda);
+      float* to = c + i * ldc + j;
+      i += next_rows(rows - i, [&](auto count) HWY_ATTR {
+        constexpr int R = decltype(count)::value;
+        if (columns - j > width / 2)
+          gemm_micro<R, 2, kRows, kStep>(at, lda, packed, k, alpha, add, to, ldc, columns - j);
+        else
+          gemm_micro<R, 1, kRows, kStep>(at, lda, packed, k, alpha, add, to, ldc, columns - j);
       });
+    }
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

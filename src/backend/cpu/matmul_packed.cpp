@@ -77,7 +77,7 @@ void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, i
   if (step != Step::kFloat) {
     if (b.transposed) return pack_columns<float>(paired(b), k0, k, column, columns, to);
     const auto* from = static_cast<const BFloat16*>(b.data) + 2 * k0 * b.ld + column;
-    return pack_panels_of_pairs(from, b.ld, k, columns, to, k * width);
+    return pack_panels_of_pairs(from, b.ld, 2 * k, columns, to, k * width);
   }
   if (b.dtype == kF32) return pack_columns<float>(b, k0, k, column, columns, to);
   pack_columns<BFloat16>(b, k0, k, column, columns, to);
@@ -88,7 +88,13 @@ constexpr int64_t kChunk = 512;      // a multiple of every panel width
 
 int64_t panel_width() { return gemm_panel_width(); }
 
-// The rows of A that one tile needs, as f32: read as they lie, widened, or packed by sixes within each block
+// Rows of A that are packed side by side.
+HWY_INLINE int64_t grouped_rows(Step step) { return step == Step::kFixedPoint ? kFixedRows : kGemmRows; }
+HWY_INLINE int64_t padded_rows(Step step, int64_t rows) {
+  return (rows + grouped_rows(step) - 1) / grouped_rows(step) * grouped_rows(step);
+}
+
+// The rows of A that one tile needs, as f32: read as they lie, widened, or packed by groups within each block
 // of k.
 struct TileOfA {
   const float* data;
@@ -109,7 +115,7 @@ TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_
                   [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, from + r * a.ld), to + r * ld); });
     return {to, ld};
   }
-  const int64_t padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  const int64_t padded = padded_rows(Step::kFloat, rows);
   float* to = local_buffer(LocalSlot::kA, padded * k + 4);
   for (int64_t p = 0; p < k; p += block) {
     const int64_t depth = std::min(block, k - p);
@@ -138,14 +144,14 @@ void pack_fixed_tile(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int
   const T* from = static_cast<const T*>(a.data) + row * a.ld + 2 * k0;
   for (int64_t p = 0; p < k; p += block) {
     const int64_t depth = std::min(block, k - p);
-    for (int64_t i = 0; i < rows; i += kGemmRows, to += kGemmRows * stored_steps(Step::kFixedPoint, depth))
-      pack_fixed_rows(from + i * a.ld + 2 * p, a.ld, depth, std::min(kGemmRows, rows - i), to);
+    for (int64_t i = 0; i < rows; i += kFixedRows, to += kFixedRows * stored_steps(Step::kFixedPoint, depth))
+      pack_fixed_rows(from + i * a.ld + 2 * p, a.ld, depth, std::min(kFixedRows, rows - i), to);
   }
 }
 // A tile of A in fixed point at `slot`, sixes of each block of k side by side.
 const float* fixed_tile(LocalSlot slot, const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k,
                         int64_t block) {
-  const int64_t padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  const int64_t padded = padded_rows(Step::kFixedPoint, rows);
   float* to = local_buffer(slot, padded * stored_steps(Step::kFixedPoint, k) + 4);
   if (a.dtype == kF32)
     pack_fixed_tile<float>(a, row, rows, k0, k, block, to);
@@ -179,10 +185,10 @@ void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, 
     return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
   gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
 }
-// Any kind of step, A packed: `depth` steps of its sixes and of the panels.
+// Any kind of step, A packed: `depth` steps of its groups and of the panels.
 void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* a,
                   const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
-  const int64_t next = kGemmRows * stored_steps(step, depth);
+  const int64_t next = grouped_rows(step) * stored_steps(step, depth);
   if (step == Step::kFixedPoint)
     return fixed_block(rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
   block_of<RowsOfA::kPacked>(step, rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
@@ -202,7 +208,7 @@ void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BF
 void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t row, int64_t rows,
                bool first, bool last, int64_t k, int64_t block) {
   const LowRank& low = *p.low_rank;
-  const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  const int64_t width = gemm_panel_width(), padded = padded_rows(p.step, rows);
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
@@ -246,7 +252,7 @@ void add_pair(const Product& p, const PackedPair& pair, const float* fixed, int6
 // wide: f32 sums of C over several calls (rows ld_wide apart), or null when this call covers all of k.
 void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k0, int64_t k,
           int64_t block, const float* packed, float* wide, int64_t ld_wide, const PackedPair& pair) {
-  const int64_t width = gemm_panel_width(), padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
+  const int64_t width = gemm_panel_width(), padded = padded_rows(p.step, rows);
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.steps();
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
@@ -321,10 +327,10 @@ int64_t block_of_k(Step step, int64_t k) {
   return std::max(run, divide(divide(k, divide(k, most)), run) * run);
 }
 
-// Rows in equal tiles that keep every thread busy to the end.
+// Rows in equal tiles that keep every thread busy to the end, whole groups of every instruction set.
 int64_t tile_rows(int64_t m) {
-  const int64_t panels = divide(divide(m, 6), threads()), tiles = divide(panels * 6, kTileRows);
-  return divide(panels, tiles) * 6;
+  const int64_t groups = divide(divide(m, 12), threads()), tiles = divide(groups * 12, kTileRows);
+  return divide(groups, tiles) * 12;
 }
 
 bool can_pair(const Product& p) {
