@@ -35,6 +35,7 @@ Tensor segment_table(const Case& c) {
 
 struct Naive {
   std::vector<double> out, lse, dq, dk, dv, dbias;
+  std::vector<double> magnitude;  // Σ p · |v| of each output
 };
 
 Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
@@ -46,7 +47,8 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
   const auto fq = floats_of(q), fk = floats_of(k), fv = floats_of(v), fd = floats_of(dout);
   Naive n{std::vector<double>(fq.size()), std::vector<double>(static_cast<size_t>(c.q_rows * heads)),
           std::vector<double>(fq.size()), std::vector<double>(fk.size()),
-          std::vector<double>(fk.size()), std::vector<double>(static_cast<size_t>(c.buckets * heads))};
+          std::vector<double>(fk.size()), std::vector<double>(static_cast<size_t>(c.buckets * heads)),
+          std::vector<double>(fq.size())};
   for (const auto& [q0, nq, k0, nk] : c.segments)
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < nq; ++i) {
@@ -81,7 +83,11 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
         n.lse[static_cast<size_t>((q0 + i) * heads + h)] = high + std::log(sum);
         for (int64_t j = first; j <= last; ++j) {
           p[static_cast<size_t>(j)] /= sum;
-          for (size_t x = 0; x < width_z; ++x) n.out[at_q + x] += p[static_cast<size_t>(j)] * fv[at_k(j) + x];
+          for (size_t x = 0; x < width_z; ++x) {
+            n.out[at_q + x] += p[static_cast<size_t>(j)] * fv[at_k(j) + x];
+            n.magnitude[at_q + x] +=
+                p[static_cast<size_t>(j)] * std::abs(static_cast<double>(fv[at_k(j) + x]));
+          }
         }
         for (size_t x = 0; x < width_z; ++x) delta += fd[at_q + x] * n.out[at_q + x];
         for (int64_t j = first; j <= last; ++j) {
@@ -101,11 +107,13 @@ Naive naive(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, co
   return n;
 }
 
-void check(const Case& c, DType dtype) {
-  SCOPED_TRACE(fmt::format("{} segments, first {} x {}, {} / {} heads of {}, causal {}, window {}, {}",
-                           c.segments.size(), c.segments.empty() ? 0 : c.segments[0][1],
-                           c.segments.empty() ? 0 : c.segments[0][3], c.args.heads, c.args.kv_heads,
-                           c.args.head_width, c.args.causal, c.args.window, dtype_name(dtype)));
+// step: what products of bf16 use.
+void check_step(const Case& c, DType dtype, cpu::Step step) {
+  SCOPED_TRACE(
+      fmt::format("step {}, {} segments, first {} x {}, {} / {} heads of {}, causal {}, window {}, {}",
+                  static_cast<int>(step), c.segments.size(), c.segments.empty() ? 0 : c.segments[0][1],
+                  c.segments.empty() ? 0 : c.segments[0][3], c.args.heads, c.args.kv_heads, c.args.head_width,
+                  c.args.causal, c.args.window, dtype_name(dtype)));
   Stream stream(host_allocator());
   const Shape wide{c.q_rows, c.args.heads * c.args.head_width},
       narrow{c.k_rows, c.args.kv_heads * c.args.head_width};
@@ -124,11 +132,28 @@ void check(const Case& c, DType dtype) {
   const Naive want = naive(c, q, k, v, bias, dout);
   if (c.buckets > 0) expect_near(dbias.tensor, want.dbias, dtype == kF32 ? 5e-6 : 2e-2, "dbias");
   const double relative = dtype == kF32 ? 5e-6 : 2e-2;  // in bf16 Δ comes from the rounded output
-  expect_near(out.tensor, want.out, 5e-6, "out");
+  if (dtype == kF32 || step == cpu::Step::kFloat) {
+    expect_near(out.tensor, want.out, 5e-6, "out");
+  } else {  // every p is rounded to bf16 before it meets v, and the output is
+    const auto values = floats_of(out.tensor);
+    for (size_t i = 0; i < values.size(); ++i)
+      ASSERT_LE(std::abs(values[i] - want.out[i]), (want.magnitude[i] + std::abs(want.out[i])) / 255 + 1e-6)
+          << "out, element " << i << ": " << values[i] << " for " << want.out[i];
+  }
   expect_near(lse.tensor, want.lse, 2e-6, "lse");
   expect_near(dq.tensor, want.dq, relative, "dq");
   expect_near(dk.tensor, want.dk, relative, "dk");
   expect_near(dv.tensor, want.dv, relative, "dv");
+}
+
+void check(const Case& c, DType dtype) {
+  check_step(c, dtype, cpu::bf16_step());
+  if (dtype == kF32) return;
+  for (const cpu::Step step : {cpu::Step::kFloat, cpu::Step::kEmulatedPair}) {
+    cpu::force_bf16_step(step);
+    check_step(c, dtype, step);
+  }
+  cpu::force_bf16_step(std::nullopt);
 }
 
 TEST(Attention, SegmentsMasksWindowsAndGroups) {

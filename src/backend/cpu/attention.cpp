@@ -30,6 +30,7 @@ struct AttentionForward {
   void* out;
   float* lse;
   DType dtype;
+  Step step;  // of both products
   AttentionArgs args;
   // Packed keys and values of one segment and head start at (segment's padded keys before it, head) * width.
   float *keys, *values;
@@ -58,22 +59,24 @@ int64_t padded_width(int64_t width) {
   return (width + gemm_panel_width() - 1) / gemm_panel_width() * gemm_panel_width();
 }
 
-template <class T>
+template <class T, Step kStep>
 void pack_keys(const AttentionForward& f, const AttentionItem& item) {
   const Segment& s = f.segments[item.segment];
   const int64_t K = f.args.head_width, ld = f.args.kv_heads * K, panel = gemm_panel_width();
+  const int64_t depth = steps_of<kStep>(K);
   const int64_t from = (s.k_begin + item.begin) * ld + item.head * K;
   float* keys = packed_at(f, f.keys, item.segment, item.head, K);
   for (int64_t j = 0; j < item.count; j += panel)
-    pack_panel_transposed(static_cast<const T*>(f.k) + from + j * ld, ld, K, item.count - j,
-                          keys + (item.begin + j) * K);
+    pack_panel_transposed_for<kStep>(static_cast<const T*>(f.k) + from + j * ld, ld, K, item.count - j,
+                                     keys + (item.begin + j) * depth);
   float* values = packed_at(f, f.values, item.segment, item.head, padded_width(K));
-  pack_panels(static_cast<const T*>(f.v) + from, ld, item.count, K, values + item.begin * panel,
-              s.k_count * panel);
+  pack_panels_for<kStep>(static_cast<const T*>(f.v) + from, ld, item.count, K,
+                         values + steps_of<kStep>(item.begin) * panel, steps_of<kStep>(s.k_count) * panel);
 }
 
-// s[0, count) -> exp(s - high), zero outside [first, end); returns their sum.
-HWY_INLINE float softmax_row(float* s, int64_t count, int64_t first, int64_t end, float high) {
+// out[0, count) = exp(s - high), zero outside [first, end); returns their sum. out may lie where s does.
+template <class T>
+HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, T* out) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto h = hn::Set(d, high);
@@ -87,7 +90,7 @@ HWY_INLINE float softmax_row(float* s, int64_t count, int64_t first, int64_t end
       p = hn::IfThenElseZero(seen, p);
     }
     sum = hn::Add(sum, p);
-    hn::StoreU(p, d, s + j);
+    store_f32(d, p, out + j);
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
@@ -107,7 +110,7 @@ HWY_INLINE void scale_row(float* row, int64_t n, float factor) {
   });
 }
 
-template <class T>
+template <class T, Step kStep>
 void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const hn::ScalableTag<float> d;
   const Segment& s = f.segments[item.segment];
@@ -117,14 +120,16 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const AdjustScores adjust(a, item.head, f.bias->at(item.head));
   const float* keys = packed_at(f, f.keys, item.segment, kv_head, K);
   const float* values = packed_at(f, f.values, item.segment, kv_head, padded_width(K));
-  const int64_t ld_s = kKeyBlock + 16, ld_o = (K + 15) / 16 * 16 + 16;
+  // What a product takes: floats, or pairs of bf16 where their floats lay.
+  using P = std::conditional_t<kStep == Step::kFloat, float, BFloat16>;
+  const int64_t depth = steps_of<kStep>(K), ld_s = kKeyBlock + 16, ld_o = (K + 15) / 16 * 16 + 16;
   float* q = local_buffer(LocalSlot::kA, kQueryRows * K + 4);
   float* scores = local_buffer(LocalSlot::kB, kQueryRows * ld_s);
   float* sums = local_buffer(LocalSlot::kC, kQueryRows * ld_o);
   const int64_t at_q = (s.q_begin + item.begin) * H + item.head;
   for (int64_t i = 0; i < rows; i += kGemmRows)
-    pack_rows(static_cast<const T*>(f.q) + (at_q + i * H) * K, H * K, K, std::min(kGemmRows, rows - i),
-              q + i * K);
+    pack_rows_for<kStep>(static_cast<const T*>(f.q) + (at_q + i * H) * K, H * K, K,
+                         std::min(kGemmRows, rows - i), q + i * depth);
   float high[kQueryRows], total[kQueryRows];
   std::fill_n(high, kQueryRows, -INFINITY);
   std::fill_n(total, kQueryRows, 0.0f);
@@ -132,14 +137,14 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const int64_t first = s.first_key(item.begin, a), end = s.end_key(item.begin + rows - 1, a);
   for (int64_t k0 = first / kKeyBlock * kKeyBlock; k0 < end; k0 += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, end - k0);
-    gemm_block<RowsOfA::kPacked>(rows, count, K, a.scale, q, kGemmRows * K, keys + k0 * K, panel * K, false,
-                                 scores, ld_s);
+    gemm_block<RowsOfA::kPacked, kStep>(rows, count, depth, a.scale, q, kGemmRows * depth, keys + k0 * depth,
+                                        panel * depth, false, scores, ld_s);
     for (int64_t i = 0; i < rows; ++i) {
       float* row = scores + i * ld_s;
       const int64_t from = std::clamp<int64_t>(s.first_key(item.begin + i, a) - k0, 0, count);
       const int64_t to = std::clamp<int64_t>(s.end_key(item.begin + i, a) - k0, 0, count);
       if (from >= to) {
-        std::fill_n(row, count, 0.0f);
+        std::fill_n(row, count + 1, 0.0f);
         continue;
       }
       if (adjust.any()) adjust_row(adjust, row, count, k0 - s.position(item.begin + i));
@@ -150,10 +155,11 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
         scale_row(sums + i * ld_o, K, shrink);
       }
       high[i] = higher;
-      total[i] += softmax_row(row, count, from, to, higher);
+      total[i] += softmax_row(row, count, from, to, higher, reinterpret_cast<P*>(row));
     }
-    gemm_block<RowsOfA::kAsStored>(rows, K, count, 1.0f, scores, ld_s, values + k0 * panel, s.k_count * panel,
-                                   true, sums, ld_o);
+    gemm_block<RowsOfA::kAsStored, kStep>(rows, K, steps_of<kStep>(count), 1.0f, scores, ld_s,
+                                          values + steps_of<kStep>(k0) * panel,
+                                          steps_of<kStep>(s.k_count) * panel, true, sums, ld_o);
   }
   for (int64_t i = 0; i < rows; ++i) {
     T* o = static_cast<T*>(f.out) + (at_q + i * H) * K;
@@ -256,7 +262,8 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   if (const AdjustScores adjust(a, item.head, f.bias->at(item.head)); adjust.any() && first < end)
     adjust_row(adjust, scores + first, end - first, first - s.position(item.begin));
   const float high = max_of_row(scores, first, end);
-  const float total = first < end ? softmax_row(scores + first, end - first, 0, end - first, high) : 0.0f;
+  const float total =
+      first < end ? softmax_row(scores + first, end - first, 0, end - first, high, scores + first) : 0.0f;
   std::fill_n(sum, K, 0.0f);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t done = 0;  // columns, eight vectors at a time while they last: their sums stay in registers
@@ -277,10 +284,10 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
 }
 
 void pack_item(const AttentionForward& f, const AttentionItem& item) {
-  f.dtype == kF32 ? pack_keys<float>(f, item) : pack_keys<BFloat16>(f, item);
+  with_step(f.dtype, f.step, [&](auto type, auto step) { pack_keys<decltype(type), step()>(f, item); });
 }
 void forward_item(const AttentionForward& f, const AttentionItem& item) {
-  f.dtype == kF32 ? forward_tile<float>(f, item) : forward_tile<BFloat16>(f, item);
+  with_step(f.dtype, f.step, [&](auto type, auto step) { forward_tile<decltype(type), step()>(f, item); });
 }
 void row_item(const AttentionForward& f, const AttentionItem& item) {
   f.dtype == kF32 ? forward_row<float>(f, item) : forward_row<BFloat16>(f, item);
@@ -310,8 +317,9 @@ void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v
     by_distance.fill(bias, args.heads,
                      reinterpret_cast<float*>(
                          stream.scratch(Stream::kPartialSlot, floats(args.heads * by_distance.width()))));
-  AttentionForward f{q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(),
-                     args,    nullptr, nullptr, nullptr,   nullptr,           &by_distance};
+  AttentionForward f{
+      q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(),   attention_step(args),
+      args,    nullptr, nullptr, nullptr,   nullptr,           &by_distance};
   // Packing pays where many rows use what was packed.
   std::vector<Segment> packed, single;
   for (const Segment& s : all) (s.q_count > 4 ? packed : single).push_back(s);

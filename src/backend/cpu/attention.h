@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/cpu/gemm_step.h"
 #include "backend/kernels/attention.h"
 
 namespace nibble::backend::cpu {
@@ -24,6 +25,11 @@ struct Segment {
     return std::max<int64_t>(0, last - args.window + 1);
   }
 };
+
+// What products of bf16 heads use: pairs stand along the width too.
+inline Step attention_step(const AttentionArgs& args) {
+  return args.head_width % 2 == 0 ? bf16_step() : Step::kFloat;
+}
 
 // ALiBi's slope of one head.
 inline float alibi_slope(int64_t head, int64_t heads) {

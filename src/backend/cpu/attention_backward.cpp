@@ -26,6 +26,7 @@ struct AttentionBackward {
   const float* lse;
   void *dq, *dk, *dv;
   DType dtype;
+  Step step;  // of all five products
   AttentionArgs args;
   // f32 sums of one head of one segment start at (keys of the segments before it · heads + head · its keys) *
   // width.
@@ -50,18 +51,18 @@ struct QueryTile {
   float *lse, *delta;             // [kQueryTile]
 };
 
-template <class T>
+template <class T, Step kStep>
 void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const QueryTile& t) {
   const hn::ScalableTag<float> d;
   const int64_t K = f.args.head_width, H = f.args.heads, ld = H * K, panel = gemm_panel_width();
   const T *q = static_cast<const T*>(f.q) + at * K, *dout = static_cast<const T*>(f.dout) + at * K;
   const T* out = static_cast<const T*>(f.out) + at * K;
   for (int64_t j = 0; j < rows; j += panel) {
-    pack_panel_transposed(q + j * ld, ld, K, rows - j, t.q_columns + j * K);
-    pack_panel_transposed(dout + j * ld, ld, K, rows - j, t.do_columns + j * K);
+    pack_panel_transposed_for<kStep>(q + j * ld, ld, K, rows - j, t.q_columns + j * steps_of<kStep>(K));
+    pack_panel_transposed_for<kStep>(dout + j * ld, ld, K, rows - j, t.do_columns + j * steps_of<kStep>(K));
   }
-  pack_panels(q, ld, rows, K, t.q_rows, rows * panel);
-  pack_panels(dout, ld, rows, K, t.do_rows, rows * panel);
+  pack_panels_for<kStep>(q, ld, rows, K, t.q_rows, steps_of<kStep>(rows) * panel);
+  pack_panels_for<kStep>(dout, ld, rows, K, t.do_rows, steps_of<kStep>(rows) * panel);
   for (int64_t i = 0; i < kQueryTile; ++i) t.lse[i] = t.delta[i] = 0;
   for (int64_t i = 0; i < rows; ++i) {
     auto dot = hn::Zero(d);
@@ -73,8 +74,10 @@ void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const
   }
 }
 
-// p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`. bias_sums, by
-// distance from its middle, gets dS; null: nobody wants it.
+// p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`; each row as
+// values of type P where its floats lay. bias_sums, by distance from its middle, gets dS; null: nobody wants
+// it.
+template <class P>
 HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows,
                                       int64_t key, int64_t keys, const AdjustScores& adjust,
                                       const QueryTile& t, float* p, float* dp, int64_t ld, float* bias_sums) {
@@ -109,30 +112,32 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
         float* sums = bias_sums + key + j - s.position(query + i) - lanes + 1;
         hn::StoreU(hn::Add(hn::LoadU(d, sums), hn::Reverse(d, ds)), d, sums);
       }
-      hn::StoreU(e, d, p + i);
-      hn::StoreU(hn::Mul(ds, slope), d, dp + i);
+      store_f32(d, e, reinterpret_cast<P*>(p) + i);
+      store_f32(d, hn::Mul(ds, slope), reinterpret_cast<P*>(dp) + i);
     }
   }
 }
 
-template <class T>
+template <class T, Step kStep>
 void backward_head(const AttentionBackward& f, const AttentionItem& item) {
+  using P = std::conditional_t<kStep == Step::kFloat, float, BFloat16>;
   const hn::ScalableTag<float> d;
   const Segment& s = f.segments[item.segment];
   const AttentionArgs& a = f.args;
   const int64_t K = a.head_width, H = a.heads, n = s.k_count, panel = gemm_panel_width();
   const int64_t ld_k = a.kv_heads * K, at_k = s.k_begin * ld_k + item.head / (H / a.kv_heads) * K;
+  const int64_t depth = steps_of<kStep>(K);
   const int64_t padded = (K + 63) / 64 * 64, tile = kQueryTile * padded, ld = kQueryTile + 16;
   // Keys and values by groups of rows, and keys as panels of K [keys, K] for dQ: once for the head.
   float* k_rows = local_buffer(LocalSlot::kA, 2 * (n + kGemmRows) * K + n * padded + 16);
   float* v_rows = k_rows + (n + kGemmRows) * K;
-  float* k_panels = local_buffer(LocalSlot::kB, n * padded);
+  float* k_panels = local_buffer(LocalSlot::kB, (n + 1) * padded);
   const T *k = static_cast<const T*>(f.k) + at_k, *v = static_cast<const T*>(f.v) + at_k;
   for (int64_t i = 0; i < n; i += kGemmRows) {
-    pack_rows(k + i * ld_k, ld_k, K, std::min(kGemmRows, n - i), k_rows + i * K);
-    pack_rows(v + i * ld_k, ld_k, K, std::min(kGemmRows, n - i), v_rows + i * K);
+    pack_rows_for<kStep>(k + i * ld_k, ld_k, K, std::min(kGemmRows, n - i), k_rows + i * depth);
+    pack_rows_for<kStep>(v + i * ld_k, ld_k, K, std::min(kGemmRows, n - i), v_rows + i * depth);
   }
-  pack_panels(k, ld_k, n, K, k_panels, n * panel);
+  pack_panels_for<kStep>(k, ld_k, n, K, k_panels, steps_of<kStep>(n) * panel);
   float* query = local_buffer(LocalSlot::kC, 5 * tile + 2 * kQueryTile);
   const QueryTile t{query,
                     query + tile,
@@ -155,24 +160,28 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
   std::fill_n(dv, n * K, 0.0f);
   for (int64_t i0 = 0; i0 < s.q_count; i0 += kQueryTile) {
     const int64_t rows = std::min(kQueryTile, s.q_count - i0), at = (s.q_begin + i0) * H + item.head;
-    load_query_tile<T>(f, at, rows, t);
+    load_query_tile<T, kStep>(f, at, rows, t);
     std::fill_n(dq, rows * padded, 0.0f);
     const int64_t end = s.end_key(i0 + rows - 1, a);
     for (int64_t j0 = s.first_key(i0, a) / kKeyTile * kKeyTile; j0 < end; j0 += kKeyTile) {
       const int64_t keys = std::min(kKeyTile, end - j0);
-      gemm_block<RowsOfA::kPacked>(keys, rows, K, a.scale, k_rows + j0 * K, kGemmRows * K, t.q_columns,
-                                   panel * K, false, p, ld);
-      gemm_block<RowsOfA::kPacked>(keys, rows, K, 1.0f, v_rows + j0 * K, kGemmRows * K, t.do_columns,
-                                   panel * K, false, dp, ld);
-      softmax_backward_tile(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld, bias_sums);
-      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, p, ld, t.do_rows, rows * panel, true, dv + j0 * K,
-                                     K);
-      gemm_block<RowsOfA::kAsStored>(keys, K, rows, 1.0f, dp, ld, t.q_rows, rows * panel, true, dk + j0 * K,
-                                     K);
+      gemm_block<RowsOfA::kPacked, kStep>(keys, rows, depth, a.scale, k_rows + j0 * depth, kGemmRows * depth,
+                                          t.q_columns, panel * depth, false, p, ld);
+      gemm_block<RowsOfA::kPacked, kStep>(keys, rows, depth, 1.0f, v_rows + j0 * depth, kGemmRows * depth,
+                                          t.do_columns, panel * depth, false, dp, ld);
+      softmax_backward_tile<P>(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld, bias_sums);
+      const int64_t of_rows = steps_of<kStep>(rows), of_keys = steps_of<kStep>(keys);
+      gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, p, ld, t.do_rows, of_rows * panel, true,
+                                            dv + j0 * K, K);
+      gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, dp, ld, t.q_rows, of_rows * panel, true,
+                                            dk + j0 * K, K);
+      const int64_t ld_ds = ld * static_cast<int64_t>(sizeof(float) / sizeof(P));
       for (int64_t i = 0; i < rows; i += kGemmRows)
-        pack_rows_transposed(dp + i, ld, keys, std::min(kGemmRows, rows - i), ds + i * keys);
-      gemm_block<RowsOfA::kPacked>(rows, K, keys, 1.0f, ds, kGemmRows * keys, k_panels + j0 * panel,
-                                   n * panel, true, dq, padded);
+        pack_rows_transposed_for<kStep>(reinterpret_cast<const P*>(dp) + i, ld_ds, keys,
+                                        std::min(kGemmRows, rows - i), ds + i * of_keys);
+      gemm_block<RowsOfA::kPacked, kStep>(rows, K, of_keys, 1.0f, ds, kGemmRows * of_keys,
+                                          k_panels + steps_of<kStep>(j0) * panel, steps_of<kStep>(n) * panel,
+                                          true, dq, padded);
     }
     for (int64_t i = 0; i < rows; ++i) {
       T* to = static_cast<T*>(f.dq) + (at + i * H) * K;
@@ -205,7 +214,7 @@ void add_heads(const AttentionBackward& f, const AttentionItem& item) {
 }
 
 void backward_item(const AttentionBackward& f, const AttentionItem& item) {
-  f.dtype == kF32 ? backward_head<float>(f, item) : backward_head<BFloat16>(f, item);
+  with_step(f.dtype, f.step, [&](auto type, auto step) { backward_head<decltype(type), step()>(f, item); });
 }
 void add_item(const AttentionBackward& f, const AttentionItem& item) {
   f.dtype == kF32 ? add_heads<float>(f, item) : add_heads<BFloat16>(f, item);
@@ -260,6 +269,7 @@ void attention_backward(Stream& stream, const Tensor& dout, const Tensor& q, con
                       dk.raw(),
                       dv.raw(),
                       q.dtype(),
+                      attention_step(args),
                       args,
                       reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, sums)),
                       reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot2, sums)),

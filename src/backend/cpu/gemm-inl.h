@@ -6,6 +6,8 @@
 // B is packed in panels of gemm_panel_width() columns: [panel][k][width], zero beyond the last column. A is
 // packed by groups of kGemmRows rows: [group][k][kGemmRows]; where that would cost more than it saves (few
 // columns) it is read as it lies.
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <type_traits>
 
@@ -93,9 +95,14 @@ HWY_INLINE void pack_panels_of_pairs(const BFloat16* from, int64_t ld, int64_t r
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = 2 * lanes,
                 padded = (columns + width - 1) / width * width;
   const auto* bits = reinterpret_cast<const uint16_t*>(from);
+  constexpr int64_t kAhead = 16;  // rows: too short, in few columns, to be seen coming
   for (int64_t p = 0; p < rows; p += 2, bits += 2 * ld, to += width) {
     const uint16_t* second = p + 1 < rows ? bits + ld : nullptr;
     for (int64_t j = 0; j < padded; j += lanes) {
+      if (j % 32 == 0) {
+        hwy::Prefetch(bits + kAhead * ld + j);
+        hwy::Prefetch(bits + (kAhead + 1) * ld + j);
+      }
       auto* o = reinterpret_cast<uint32_t*>(to + j / width * panel_stride + j % width);
       if (HWY_LIKELY(second != nullptr && j + lanes <= columns)) {
         const auto upper = hn::ShiftLeft<16>(hn::PromoteTo(d, hn::LoadU(d16, second + j)));
@@ -161,6 +168,71 @@ HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64
   }
   for (int64_t p = 0; p < k; ++p)
     for (int64_t i = 0; i < rows; ++i) to[p * kGemmRows + i] = widen(from[p * ld + i]);
+}
+
+// The same of pairs from bf16 Aᵀ [k, m]: rows 2p and 2p + 1 interleaved; a zero beside a last one.
+HWY_INLINE void pack_rows_transposed_of_pairs(const BFloat16* from, int64_t ld, int64_t k, int64_t rows,
+                                              float* to) {
+  const hn::CappedTag<uint32_t, 4> d;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  const auto* bits = reinterpret_cast<const uint16_t*>(from);
+  for (int64_t p = 0; p < k; p += 2, bits += 2 * ld, to += kGemmRows) {
+    auto* o = reinterpret_cast<uint32_t*>(to);
+    const uint16_t* second = p + 1 < k ? bits + ld : nullptr;
+    int64_t i = 0;
+    for (; second != nullptr && i + 4 <= rows; i += 4)
+      hn::StoreU(hn::Or(hn::PromoteTo(d, hn::LoadU(d16, bits + i)),
+                        hn::ShiftLeft<16>(hn::PromoteTo(d, hn::LoadU(d16, second + i)))),
+                 d, o + i);
+    for (; i < rows; ++i) o[i] = bits[i] | (second == nullptr ? 0u : static_cast<uint32_t>(second[i]) << 16);
+  }
+}
+
+// Operands of products by kStep, which bf16 gives pairs to; `k` counts values, an odd last one of rows that
+// stand one below the other is paired with zero.
+template <Step kStep>
+HWY_INLINE int64_t steps_of(int64_t k) {
+  return kStep == Step::kFloat ? k : (k + 1) / 2;
+}
+template <Step kStep, class T>
+HWY_INLINE void pack_rows_for(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
+  if constexpr (kStep == Step::kFloat)
+    pack_rows(from, ld, k, rows, to);
+  else
+    pack_rows(reinterpret_cast<const float*>(from), ld / 2, k / 2, rows, to);
+}
+template <Step kStep, class T>
+HWY_INLINE void pack_rows_transposed_for(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
+  if constexpr (kStep == Step::kFloat)
+    pack_rows_transposed(from, ld, k, rows, to);
+  else
+    pack_rows_transposed_of_pairs(from, ld, k, rows, to);
+}
+template <Step kStep, class T>
+HWY_INLINE void pack_panel_transposed_for(const T* from, int64_t ld, int64_t k, int64_t columns, float* to) {
+  if constexpr (kStep == Step::kFloat)
+    pack_panel_transposed(from, ld, k, columns, to);
+  else
+    pack_panel_transposed(reinterpret_cast<const float*>(from), ld / 2, k / 2, columns, to);
+}
+template <Step kStep, class T>
+HWY_INLINE void pack_panels_for(const T* from, int64_t ld, int64_t k, int64_t columns, float* to,
+                                int64_t panel_stride) {
+  if constexpr (kStep == Step::kFloat)
+    pack_panels(from, ld, k, columns, to, panel_stride);
+  else
+    pack_panels_of_pairs(from, ld, k, columns, to, panel_stride);
+}
+
+// f of the type and step that operands of `type` are multiplied with.
+template <class F>
+HWY_INLINE void with_step(DType type, Step step, const F& f) {
+  if (type == kF32) return f(float(), std::integral_constant<Step, Step::kFloat>());
+#if HWY_TARGET == HWY_AVX3
+  if (step == Step::kPair) return f(BFloat16(), std::integral_constant<Step, Step::kPair>());
+#endif
+  if (step == Step::kFloat) return f(BFloat16(), std::integral_constant<Step, Step::kFloat>());
+  f(BFloat16(), std::integral_constant<Step, Step::kEmulatedPair>());
 }
 
 // How the rows of A lie: side by side (pack_rows), or as rows of a matrix.

@@ -25,19 +25,20 @@ namespace nibble::backend::cpu::HWY_NAMESPACE {
 
 int64_t thin_padded(int64_t r) { return (r + kGemmRows - 1) / kGemmRows * kGemmRows; }
 
-// Rows [begin, end) of S, whole blocks: each block as its sixes of columns.
-template <class T>
+// Rows [begin, end) of S, whole blocks: each block as its groups of columns.
+template <class T, Step kStep>
 void pack_typed(const Tensor& s, int64_t begin, int64_t end, float* to) {
   const int64_t r = s.shape()[1], padded = thin_padded(r);
   for (int64_t t = begin; t < end; t += kThinBlock) {
     const int64_t depth = std::min(kThinBlock, end - t);
     for (int64_t i = 0; i < r; i += kGemmRows)
-      pack_rows_transposed(s.data<T>() + t * r + i, r, depth, std::min(kGemmRows, r - i),
-                           to + t * padded + i * depth);
+      pack_rows_transposed_for<kStep>(s.data<T>() + t * r + i, r, depth, std::min(kGemmRows, r - i),
+                                      to + steps_of<kStep>(t) * padded + i * steps_of<kStep>(depth));
   }
 }
-void pack_thin(const Tensor& s, int64_t begin, int64_t end, float* to) {
-  s.dtype() == kF32 ? pack_typed<float>(s, begin, end, to) : pack_typed<BFloat16>(s, begin, end, to);
+void pack_thin(const Tensor& s, int64_t begin, int64_t end, Step step, float* to) {
+  with_step(s.dtype(), step,
+            [&](auto type, auto by) { pack_typed<decltype(type), by()>(s, begin, end, to); });
 }
 
 void write_thin(const float* sums, int64_t r, int64_t columns, int64_t column, const ThinArgs& args,
@@ -51,7 +52,7 @@ void write_thin(const float* sums, int64_t r, int64_t columns, int64_t column, c
     }
 }
 
-template <class T>
+template <class T, Step kStep>
 void columns_typed(const float* packed, const Tensor& x, int64_t r, int64_t column, int64_t columns,
                    const ThinArgs& args, const Tensor& g) {
   const int64_t rows = x.shape()[0], n = x.shape()[1], padded = thin_padded(r), width = gemm_panel_width();
@@ -59,16 +60,18 @@ void columns_typed(const float* packed, const Tensor& x, int64_t r, int64_t colu
   float* panels = local_buffer(LocalSlot::kB, kThinBlock * kThinColumns);
   for (int64_t t = 0; t < rows; t += kThinBlock) {
     const int64_t depth = std::min(kThinBlock, rows - t);
-    pack_panels(x.data<T>() + t * n + column, n, depth, columns, panels, depth * width);
-    gemm_block<RowsOfA::kPacked>(r, columns, depth, args.alpha, packed + t * padded, kGemmRows * depth,
-                                 panels, depth * width, t > 0, sums, kThinColumns);
+    const int64_t steps = steps_of<kStep>(depth);
+    pack_panels_for<kStep>(x.data<T>() + t * n + column, n, depth, columns, panels, steps * width);
+    gemm_block<RowsOfA::kPacked, kStep>(r, columns, steps, args.alpha, packed + steps_of<kStep>(t) * padded,
+                                        kGemmRows * steps, panels, steps * width, t > 0, sums, kThinColumns);
   }
   write_thin(sums, r, columns, column, args, g);
 }
 void thin_columns(const float* packed, const Tensor& x, int64_t r, int64_t column, int64_t columns,
-                  const ThinArgs& args, const Tensor& g) {
-  x.dtype() == kF32 ? columns_typed<float>(packed, x, r, column, columns, args, g)
-                    : columns_typed<BFloat16>(packed, x, r, column, columns, args, g);
+                  const ThinArgs& args, Step step, const Tensor& g) {
+  with_step(x.dtype(), step, [&](auto type, auto by) {
+    columns_typed<decltype(type), by()>(packed, x, r, column, columns, args, g);
+  });
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE
@@ -90,14 +93,16 @@ void thin_gradient(Stream& stream, const Tensor& s, const Tensor& x, Tensor& g, 
     if (!args.accumulate) std::fill_n(g.data<float>(), g.numel(), 0.0f);
     return;
   }
-  const int64_t floats = rows * HWY_DYNAMIC_DISPATCH(thin_padded)(r) + 4;  // packing writes up to four beyond
+  const Step step = s.dtype() == kBF16 && x.dtype() == kBF16 ? bf16_step() : Step::kFloat;
+  const int64_t floats =
+      (rows + 1) * HWY_DYNAMIC_DISPATCH(thin_padded)(r) + 4;  // packing writes up to four beyond
   float* packed =
       reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, static_cast<size_t>(floats) * 4));
   parallel_for(rows, kThinBlock, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(pack_thin)(s, begin, end, packed);
+    HWY_DYNAMIC_DISPATCH(pack_thin)(s, begin, end, step, packed);
   });
   parallel_for(n, kThinColumns, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(thin_columns)(packed, x, r, begin, end - begin, args, g);
+    HWY_DYNAMIC_DISPATCH(thin_columns)(packed, x, r, begin, end - begin, args, step, g);
   });
 }
 
