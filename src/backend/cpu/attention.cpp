@@ -75,8 +75,8 @@ void pack_keys(const AttentionForward& f, const AttentionItem& item) {
 }
 
 // out[0, count) = exp(s - high), zero outside [first, end); returns their sum. out may lie where s does.
-template <class T>
-HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, T* out) {
+template <class P>
+HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, P out) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto h = hn::Set(d, high);
@@ -120,8 +120,6 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   const AdjustScores adjust(a, item.head, f.bias->at(item.head));
   const float* keys = packed_at(f, f.keys, item.segment, kv_head, K);
   const float* values = packed_at(f, f.values, item.segment, kv_head, padded_width(K));
-  // What a product takes: floats, or pairs of bf16 where their floats lay.
-  using P = std::conditional_t<kStep == Step::kFloat, float, BFloat16>;
   const int64_t depth = steps_of<kStep>(K), ld_s = kKeyBlock + 16, ld_o = (K + 15) / 16 * 16 + 16;
   float* q = local_buffer(LocalSlot::kA, kQueryRows * K + 4);
   float* scores = local_buffer(LocalSlot::kB, kQueryRows * ld_s);
@@ -155,7 +153,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
         scale_row(sums + i * ld_o, K, shrink);
       }
       high[i] = higher;
-      total[i] += softmax_row(row, count, from, to, higher, reinterpret_cast<P*>(row));
+      total[i] += softmax_row(row, count, from, to, higher, operand_over<kStep>(row));
     }
     gemm_block<RowsOfA::kAsStored, kStep>(rows, K, steps_of<kStep>(count), 1.0f, scores, ld_s,
                                           values + steps_of<kStep>(k0) * panel,

@@ -77,7 +77,7 @@ void load_query_tile(const AttentionBackward& f, int64_t at, int64_t rows, const
 // p: Sᵀ -> Pᵀ,  dp: dPᵀ -> dSᵀ · scale, for the query tile at `query` and the keys at `key`; each row as
 // values of type P where its floats lay. bias_sums, by distance from its middle, gets dS; null: nobody wants
 // it.
-template <class P>
+template <Step kStep>
 HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, int64_t query, int64_t rows,
                                       int64_t key, int64_t keys, const AdjustScores& adjust,
                                       const QueryTile& t, float* p, float* dp, int64_t ld, float* bias_sums) {
@@ -112,8 +112,8 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
         float* sums = bias_sums + key + j - s.position(query + i) - lanes + 1;
         hn::StoreU(hn::Add(hn::LoadU(d, sums), hn::Reverse(d, ds)), d, sums);
       }
-      store_f32(d, e, reinterpret_cast<P*>(p) + i);
-      store_f32(d, hn::Mul(ds, slope), reinterpret_cast<P*>(dp) + i);
+      store_f32(d, e, operand_over<kStep>(p) + i);
+      store_f32(d, hn::Mul(ds, slope), operand_over<kStep>(dp) + i);
     }
   }
 }
@@ -169,7 +169,7 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
                                           t.q_columns, panel * depth, false, p, ld);
       gemm_block<RowsOfA::kPacked, kStep>(keys, rows, depth, 1.0f, v_rows + j0 * depth, kGemmRows * depth,
                                           t.do_columns, panel * depth, false, dp, ld);
-      softmax_backward_tile<P>(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld, bias_sums);
+      softmax_backward_tile<kStep>(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld, bias_sums);
       const int64_t of_rows = steps_of<kStep>(rows), of_keys = steps_of<kStep>(keys);
       gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, p, ld, t.do_rows, of_rows * panel, true,
                                             dv + j0 * K, K);

@@ -224,6 +224,37 @@ HWY_INLINE void pack_panels_for(const T* from, int64_t ld, int64_t k, int64_t co
     pack_panels_of_pairs(from, ld, k, columns, to, panel_stride);
 }
 
+// bf16 for products by kStep alone, which take what is smaller than the least normal number for zero.
+template <Step kStep>
+struct PairOperand {
+  BFloat16* values;
+  PairOperand operator+(int64_t i) const { return {values + i}; }
+};
+template <class D, Step kStep>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, PairOperand<kStep> p) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (kStep == Step::kPair) {
+    __m256i bits;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(bits) : "v"(v.raw));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p.values), bits);
+    return;
+  }
+#endif
+  store_f32(d, v, p.values);
+}
+template <class D, Step kStep>
+HWY_INLINE void store_part(D d, hn::Vec<D> v, PairOperand<kStep> p, size_t n) {
+  store_part(d, v, p.values, n);
+}
+// Where products by kStep find what is stored over these floats.
+template <Step kStep>
+HWY_INLINE auto operand_over(float* floats) {
+  if constexpr (kStep == Step::kFloat)
+    return floats;
+  else
+    return PairOperand<kStep>{reinterpret_cast<BFloat16*>(floats)};
+}
+
 // f of the type and step that operands of `type` are multiplied with.
 template <class F>
 HWY_INLINE void with_step(DType type, Step step, const F& f) {

@@ -87,6 +87,7 @@ constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it 
 constexpr int64_t kChunk = 512;      // a multiple of every panel width
 
 int64_t panel_width() { return gemm_panel_width(); }
+bool can_hold_pairs() { return HWY_TARGET == HWY_AVX3; }
 
 // Rows of A that are packed side by side.
 HWY_INLINE int64_t grouped_rows(Step step) { return step == Step::kFixedPoint ? kFixedRows : kGemmRows; }
@@ -131,10 +132,15 @@ TileOfA tile_of_a(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_
 }
 
 // Rows of a f32 A rounded to bf16, two side by side in each float.
+template <Step kStep>
 Matrix rounded_rows(const Matrix& a, int64_t row, int64_t rows, int64_t k0, int64_t k) {
-  auto* to = reinterpret_cast<BFloat16*>(local_buffer(LocalSlot::kD, rows * k));
+  const GemmTag d;
+  float* to = local_buffer(LocalSlot::kD, rows * k);
   const auto* from = static_cast<const float*>(a.data) + row * a.ld + 2 * k0;
-  for (int64_t r = 0; r < rows; ++r) convert(from + r * a.ld, 2 * k, to + r * 2 * k);
+  for (int64_t r = 0; r < rows; ++r)
+    for_vectors(d, 0, 2 * k, [&](const auto& at) HWY_ATTR {
+      at.store(d, at.load(d, from + r * a.ld), operand_over<kStep>(to + r * k));
+    });
   return {to, kF32, k, false};
 }
 
@@ -168,8 +174,11 @@ TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, in
     if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
     return tile_of_a<BFloat16>(p.a, row, rows, k0, k, block, columns);
   }
-  if (p.a.dtype == kF32)
-    return tile_of_a<float>(rounded_rows(p.a, row, rows, k0, k), 0, rows, 0, k, block, columns);
+  if (p.a.dtype == kF32) {
+    const Matrix rounded = step == Step::kPair ? rounded_rows<Step::kPair>(p.a, row, rows, k0, k)
+                                               : rounded_rows<Step::kEmulatedPair>(p.a, row, rows, k0, k);
+    return tile_of_a<float>(rounded, 0, rows, 0, k, block, columns);
+  }
   return tile_of_a<float>(paired(p.a), row, rows, k0, k, block, columns);
 }
 
@@ -303,6 +312,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nibble::backend::cpu {
+HWY_EXPORT(can_hold_pairs);
 HWY_EXPORT(pack_b);
 HWY_EXPORT(panel_width);
 HWY_EXPORT(tile);
@@ -315,6 +325,7 @@ constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
 constexpr int64_t kFixedBlock = 288;  // with its scales, and less of the cache to spare
 constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
+constexpr int64_t kRowGroup = 12;     // whole groups of rows of every instruction set
 constexpr int64_t kSlice = 2048;      // columns of B packed at a time
 constexpr int64_t kPacked = 2 << 20;  // values of B packed at a time: 8 MB
 
@@ -327,10 +338,10 @@ int64_t block_of_k(Step step, int64_t k) {
   return std::max(run, divide(divide(k, divide(k, most)), run) * run);
 }
 
-// Rows in equal tiles that keep every thread busy to the end, whole groups of every instruction set.
-int64_t tile_rows(int64_t m) {
-  const int64_t groups = divide(divide(m, 12), threads()), tiles = divide(groups * 12, kTileRows);
-  return divide(groups, tiles) * 12;
+// As many tiles of rows as keep every thread busy to the end.
+int64_t tiles_of_rows(int64_t m) {
+  const int64_t groups = divide(m, kRowGroup), share = divide(groups, threads());
+  return std::min(groups, threads() * divide(share * kRowGroup, kTileRows));
 }
 
 bool can_pair(const Product& p) {
@@ -347,7 +358,7 @@ Step bf16_step() {
   if (forced_step) return *forced_step;
 #if defined(__x86_64__)
   static const bool has = __builtin_cpu_supports("avx512bf16") != 0;
-  if (has && (hwy::SupportedTargets() & HWY_AVX3) != 0) return Step::kPair;
+  if (has && HWY_DYNAMIC_DISPATCH(can_hold_pairs)()) return Step::kPair;
 #endif
   return Step::kFloat;
 }
@@ -390,7 +401,7 @@ void multiply_packed(Stream& stream, Product p) {
     });
     return;
   }
-  const int64_t rows = tile_rows(p.m);
+  const int64_t tiles = tiles_of_rows(p.m), groups = divide(p.m, kRowGroup);
   for (int64_t column = 0; column < p.n; column += slice) {
     const int64_t columns = std::min(slice, p.n - column);
     for (int64_t k0 = 0; k0 < depth; k0 += slab) {
@@ -407,7 +418,9 @@ void multiply_packed(Stream& stream, Product p) {
         if (pair.q != nullptr)
           HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pair.q_step, 0, pair.steps, column, columns, packed_q);
       }
-      parallel_for(p.m, rows, [&](int64_t begin, int64_t end) {
+      parallel_for(tiles, 1, [&](int64_t i, int64_t) {
+        const int64_t begin = i * groups / tiles * kRowGroup,
+                      end = std::min(p.m, (i + 1) * groups / tiles * kRowGroup);
         HWY_DYNAMIC_DISPATCH(tile)
         (p, begin, end - begin, column, columns, k0, k, block, packed, wide ? sums + begin * slice : nullptr,
          slice, pair);
