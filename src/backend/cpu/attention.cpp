@@ -136,7 +136,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   for (int64_t k0 = first / kKeyBlock * kKeyBlock; k0 < end; k0 += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, end - k0);
     gemm_block<RowsOfA::kPacked, kStep>(rows, count, depth, a.scale, q, kGemmRows * depth, keys + k0 * depth,
-                                        panel * depth, false, scores, ld_s);
+                                        panel * depth, Put::kSet, scores, ld_s);
     for (int64_t i = 0; i < rows; ++i) {
       float* row = scores + i * ld_s;
       const int64_t from = std::clamp<int64_t>(s.first_key(item.begin + i, a) - k0, 0, count);
@@ -157,7 +157,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
     }
     gemm_block<RowsOfA::kAsStored, kStep>(rows, K, steps_of<kStep>(count), 1.0f, scores, ld_s,
                                           values + steps_of<kStep>(k0) * panel,
-                                          steps_of<kStep>(s.k_count) * panel, true, sums, ld_o);
+                                          steps_of<kStep>(s.k_count) * panel, Put::kAdd, sums, ld_o);
   }
   for (int64_t i = 0; i < rows; ++i) {
     T* o = static_cast<T*>(f.out) + (at_q + i * H) * K;

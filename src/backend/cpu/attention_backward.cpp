@@ -166,22 +166,22 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
     for (int64_t j0 = s.first_key(i0, a) / kKeyTile * kKeyTile; j0 < end; j0 += kKeyTile) {
       const int64_t keys = std::min(kKeyTile, end - j0);
       gemm_block<RowsOfA::kPacked, kStep>(keys, rows, depth, a.scale, k_rows + j0 * depth, kGemmRows * depth,
-                                          t.q_columns, panel * depth, false, p, ld);
+                                          t.q_columns, panel * depth, Put::kSet, p, ld);
       gemm_block<RowsOfA::kPacked, kStep>(keys, rows, depth, 1.0f, v_rows + j0 * depth, kGemmRows * depth,
-                                          t.do_columns, panel * depth, false, dp, ld);
+                                          t.do_columns, panel * depth, Put::kSet, dp, ld);
       softmax_backward_tile<kStep>(s, a, i0, rows, j0, keys, adjust, t, p, dp, ld, bias_sums);
       const int64_t of_rows = steps_of<kStep>(rows), of_keys = steps_of<kStep>(keys);
-      gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, p, ld, t.do_rows, of_rows * panel, true,
-                                            dv + j0 * K, K);
-      gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, dp, ld, t.q_rows, of_rows * panel, true,
-                                            dk + j0 * K, K);
+      gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, p, ld, t.do_rows, of_rows * panel,
+                                            Put::kAdd, dv + j0 * K, K);
+      gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, dp, ld, t.q_rows, of_rows * panel,
+                                            Put::kAdd, dk + j0 * K, K);
       const int64_t ld_ds = ld * static_cast<int64_t>(sizeof(float) / sizeof(P));
       for (int64_t i = 0; i < rows; i += kGemmRows)
         pack_rows_transposed_for<kStep>(reinterpret_cast<const P*>(dp) + i, ld_ds, keys,
                                         std::min(kGemmRows, rows - i), ds + i * of_keys);
       gemm_block<RowsOfA::kPacked, kStep>(rows, K, of_keys, 1.0f, ds, kGemmRows * of_keys,
                                           k_panels + steps_of<kStep>(j0) * panel, steps_of<kStep>(n) * panel,
-                                          true, dq, padded);
+                                          Put::kAdd, dq, padded);
     }
     for (int64_t i = 0; i < rows; ++i) {
       T* to = static_cast<T*>(f.dq) + (at + i * H) * K;

@@ -240,7 +240,7 @@ HWY_INLINE void fixed_run<6>(const float* HWY_RESTRICT& a, const float* HWY_REST
 // c[R, width] (+)= alpha · a · panel over k steps.
 template <int R>
 HWY_NOINLINE void fixed_micro(const float* HWY_RESTRICT a, const float* HWY_RESTRICT panel, int64_t k,
-                              float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc, int64_t columns) {
+                              float alpha, Put put, float* HWY_RESTRICT c, int64_t ldc, int64_t columns) {
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
   HWY_ALIGN float total[kFixedRows * 2 * hn::MaxLanes(d)];
@@ -268,7 +268,7 @@ HWY_NOINLINE void fixed_micro(const float* HWY_RESTRICT a, const float* HWY_REST
   }
   for (int i = 0; i < R; ++i, c += ldc) {
     const float* from = total + static_cast<size_t>(i) * 2 * lanes;
-    gemm_store(hn::Load(d, from), hn::Load(d, from + lanes), alpha, add, c, columns);
+    gemm_store(hn::Load(d, from), hn::Load(d, from + lanes), alpha, put, c, columns);
   }
 }
 
@@ -293,7 +293,7 @@ HWY_INLINE void with_rows(int64_t rows, const F& f) {
 
 // c[rows, columns] (+)= alpha · a · packed; `next` floats from one six of rows to the next.
 HWY_INLINE void fixed_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a,
-                            int64_t next, const float* packed, int64_t panel_stride, bool add, float* c,
+                            int64_t next, const float* packed, int64_t panel_stride, Put put, float* c,
                             int64_t ldc) {
   const int64_t width = gemm_panel_width(), floats = stored_steps(Step::kFixedPoint, k) * width;
   // Every six rows fetch their share of the next panel.
@@ -306,7 +306,7 @@ HWY_INLINE void fixed_block(int64_t rows, int64_t columns, int64_t k, float alph
       const float* six = a + i / kFixedRows * next;
       float* to = c + i * ldc + j;
       with_rows(rows - i, [&](auto count) HWY_ATTR {
-        fixed_micro<decltype(count)::value>(six, packed, k, alpha, add, to, ldc, columns - j);
+        fixed_micro<decltype(count)::value>(six, packed, k, alpha, put, to, ldc, columns - j);
       });
     }
   }

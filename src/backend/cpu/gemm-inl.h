@@ -269,6 +269,10 @@ HWY_INLINE void with_step(DType type, Step step, const F& f) {
 // How the rows of A lie: side by side (pack_rows), or as rows of a matrix.
 enum class RowsOfA { kPacked, kAsStored };
 
+// What becomes of what C holds: it is replaced, added to, or replaced by stores that go past the caches
+// (every row of C on a vector's boundary, whole vectors of columns; the writer calls FlushStream at the end).
+enum class Put { kSet, kAdd, kStream };
+
 // sum + x · b of one step of k.
 template <Step kStep>
 HWY_INLINE hn::Vec<GemmTag> gemm_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, hn::Vec<GemmTag> sum) {
@@ -292,13 +296,19 @@ HWY_INLINE hn::Vec<GemmTag> gemm_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, hn
 
 // One row of the tile: c[0, columns) (+)= alpha · (lo, hi). V: how many of the two are wanted.
 template <int V = 2>
-HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, bool add, float* c,
+HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha, Put put, float* c,
                            int64_t columns) {
   const GemmTag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto scale = hn::Set(d, alpha);
   lo = hn::Mul(lo, scale);
   hi = hn::Mul(hi, scale);
+  const bool add = put == Put::kAdd;
+  if (put == Put::kStream) {
+    hn::Stream(lo, d, c);
+    if constexpr (V == 2) hn::Stream(hi, d, c + lanes);
+    return;
+  }
   if (HWY_LIKELY(columns >= V * lanes)) {
     hn::StoreU(add ? hn::Add(hn::LoadU(d, c), lo) : lo, d, c);
     if constexpr (V == 2) hn::StoreU(add ? hn::Add(hn::LoadU(d, c + lanes), hi) : hi, d, c + lanes);
@@ -314,7 +324,7 @@ HWY_INLINE void gemm_store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, float alpha
 // memory.
 template <int R, int V, RowsOfA kRows, Step kStep>
 HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const float* HWY_RESTRICT panel,
-                             int64_t k, float alpha, bool add, float* HWY_RESTRICT c, int64_t ldc,
+                             int64_t k, float alpha, Put put, float* HWY_RESTRICT c, int64_t ldc,
                              int64_t columns) {
   static_assert(R <= kGemmRows && R <= 12);
   const GemmTag d;
@@ -348,7 +358,7 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
     });
   }
   rows([&](int64_t i, auto& low, auto& high)
-           HWY_ATTR { gemm_store<V>(low, high, alpha, add, c + i * ldc, columns); });
+           HWY_ATTR { gemm_store<V>(low, high, alpha, put, c + i * ldc, columns); });
 }
 
 // f of how many of `rows` rows come next, as a constant; returns it.
@@ -370,7 +380,7 @@ HWY_INLINE int64_t next_rows(int64_t rows, const F& f) {
 // floats from one group of kGemmRows to the next; `panel_stride` floats lie between panels.
 template <RowsOfA kRows, Step kStep = Step::kFloat>
 HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
-                           const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
+                           const float* packed, int64_t panel_stride, Put put, float* c, int64_t ldc) {
   const int64_t width = gemm_panel_width();
   for (int64_t j = 0; j < columns; j += width, packed += panel_stride)
     for (int64_t i = 0; i < rows;) {
@@ -379,9 +389,9 @@ HWY_INLINE void gemm_block(int64_t rows, int64_t columns, int64_t k, float alpha
       i += next_rows(rows - i, [&](auto count) HWY_ATTR {
         constexpr int R = decltype(count)::value;
         if (columns - j > width / 2)
-          gemm_micro<R, 2, kRows, kStep>(at, lda, packed, k, alpha, add, to, ldc, columns - j);
+          gemm_micro<R, 2, kRows, kStep>(at, lda, packed, k, alpha, put, to, ldc, columns - j);
         else
-          gemm_micro<R, 1, kRows, kStep>(at, lda, packed, k, alpha, add, to, ldc, columns - j);
+          gemm_micro<R, 1, kRows, kStep>(at, lda, packed, k, alpha, put, to, ldc, columns - j);
       });
     }
 }

@@ -9,6 +9,8 @@
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
 
+#include <hwy/cache_control.h>
+
 #ifndef NIBBLE_CPU_MATMUL_PACKED
 #define NIBBLE_CPU_MATMUL_PACKED
 namespace nibble::backend::cpu {
@@ -85,6 +87,7 @@ void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, i
 
 constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it saves
 constexpr int64_t kChunk = 512;      // a multiple of every panel width
+constexpr int64_t kPastCaches = 4 << 20;
 
 int64_t panel_width() { return gemm_panel_width(); }
 bool can_hold_pairs() { return HWY_TARGET == HWY_AVX3; }
@@ -185,31 +188,32 @@ TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, in
 // gemm_block with the product's kind of step (floats and pairs of bf16).
 template <RowsOfA kRows>
 void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
-              const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
+              const float* packed, int64_t panel_stride, Put put, float* c, int64_t ldc) {
 #if HWY_TARGET == HWY_AVX3
   if (step == Step::kPair)
-    return gemm_block<kRows, Step::kPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+    return gemm_block<kRows, Step::kPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
 #endif
   if (step == Step::kFloat)
-    return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
-  gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, add, c, ldc);
+    return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
+  gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
 }
 // Any kind of step, A packed: `depth` steps of its groups and of the panels.
 void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* a,
-                  const float* packed, int64_t panel_stride, bool add, float* c, int64_t ldc) {
+                  const float* packed, int64_t panel_stride, Put put, float* c, int64_t ldc) {
   const int64_t next = grouped_rows(step) * stored_steps(step, depth);
   if (step == Step::kFixedPoint)
-    return fixed_block(rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
-  block_of<RowsOfA::kPacked>(step, rows, columns, depth, alpha, a, next, packed, panel_stride, add, c, ldc);
+    return fixed_block(rows, columns, depth, alpha, a, next, packed, panel_stride, put, c, ldc);
+  block_of<RowsOfA::kPacked>(step, rows, columns, depth, alpha, a, next, packed, panel_stride, put, c, ldc);
 }
 
-void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to,
-                bool add) {
+void round_rows(Step step, const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to,
+                int64_t ld_to, bool add) {
   const hn::ScalableTag<float> d;
   for (int64_t r = 0; r < rows; ++r, from += ld, to += ld_to)
     for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR {
-      const auto v = at.load(d, from);
-      at.store(d, add ? hn::Add(at.load(d, to), v) : v, to);
+      auto v = at.load(d, from);
+      if (add) v = hn::Add(at.load(d, to), v);
+      step == Step::kPair ? at.store(d, v, PairOperand<Step::kPair>{to}) : at.store(d, v, to);
     });
 }
 
@@ -223,7 +227,7 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
     const int64_t depth = std::min(block, k - at);
     const int64_t before = stored_steps(p.step, at);
     packed_block(p.step, rows, low.r, depth, low.alpha, a + padded * before, pair.p + before * width,
-                 stored_steps(p.step, k) * width, !(first && at == 0), t, pair.ld);
+                 stored_steps(p.step, k) * width, first && at == 0 ? Put::kSet : Put::kAdd, t, pair.ld);
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -247,14 +251,15 @@ void add_pair(const Product& p, const PackedPair& pair, const float* fixed, int6
   const float* q = pair.q + j * length;
   const float beta = p.low_rank->beta;
   if (fixed != nullptr)
-    return packed_block(pair.q_step, rows, count, pair.steps, beta, fixed, q, stride, true, c, ldc);
+    return packed_block(pair.q_step, rows, count, pair.steps, beta, fixed, q, stride, Put::kAdd, c, ldc);
   const float* t = pair.t + row * pair.ld;
   int64_t ld = pair.ld;
   if (pair.q_step != Step::kFloat) {
     ld = pair.steps;
     t = static_cast<const float*>(p.low_rank->t) + row * ld;
   }
-  block_of<RowsOfA::kAsStored>(pair.q_step, rows, count, pair.steps, beta, t, ld, q, stride, true, c, ldc);
+  block_of<RowsOfA::kAsStored>(pair.q_step, rows, count, pair.steps, beta, t, ld, q, stride, Put::kAdd, c,
+                               ldc);
 }
 
 // C[row.., column..] of one tile over [k0, k0 + k). packed: panels of B's columns, or null: packed here.
@@ -267,6 +272,10 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
   const TileOfA a = tile_of_step(p, row, rows, k0, k, block, readers);
   if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
+  // Written once, and larger than the caches: nothing is gained by reading its lines in first.
+  const bool past_caches = direct && first && last && block >= k && p.low_rank == nullptr &&
+                           p.m * p.n >= kPastCaches && p.ldc % 16 == 0 && column % 16 == 0 &&
+                           columns % 16 == 0 && reinterpret_cast<uintptr_t>(p.c) % 64 == 0;
   const float* t = nullptr;
   if (pair.q != nullptr && pair.q_step == Step::kFixedPoint) {
     const LowRank& low = *p.low_rank;
@@ -294,17 +303,19 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
         panels = own;
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
+      const Put put = add ? Put::kAdd : past_caches ? Put::kStream : Put::kSet;
       if (a.ld == 0)
-        packed_block(p.step, rows, count, depth, p.alpha, a.data + padded * before, panels, stride, add, c,
+        packed_block(p.step, rows, count, depth, p.alpha, a.data + padded * before, panels, stride, put, c,
                      ldc);
       else
         block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride,
-                                     add, c, ldc);
+                                     put, c, ldc);
     }
     if (pair.q != nullptr) add_pair(p, pair, t, row, rows, j, count, c, ldc);
     if (!direct && last)
-      round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
+      round_rows(p.step, c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
+  if (past_caches) hwy::FlushStream();
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

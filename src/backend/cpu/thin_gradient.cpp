@@ -63,7 +63,8 @@ void columns_typed(const float* packed, const Tensor& x, int64_t r, int64_t colu
     const int64_t steps = steps_of<kStep>(depth);
     pack_panels_for<kStep>(x.data<T>() + t * n + column, n, depth, columns, panels, steps * width);
     gemm_block<RowsOfA::kPacked, kStep>(r, columns, steps, args.alpha, packed + steps_of<kStep>(t) * padded,
-                                        kGemmRows * steps, panels, steps * width, t > 0, sums, kThinColumns);
+                                        kGemmRows * steps, panels, steps * width,
+                                        t > 0 ? Put::kAdd : Put::kSet, sums, kThinColumns);
   }
   write_thin(sums, r, columns, column, args, g);
 }
