@@ -22,9 +22,8 @@ void WeightLease::decode(Stream& stream, const quant::Weight& weight, DType dtyp
 }
 
 bool multiplies_in_fixed_point(const quant::Weight& weight, Device device, DType compute) {
-  return weight.rows() % 2 == 0 && weight.cols() % 2 == 0 &&
-         multiplies_in_fixed_point(device, compute, !weight.is_dense() || weight.beside_quantized,
-                                   weight.format->kind == quant::Kind::kInt8Row);
+  return (!weight.is_dense() || weight.beside_quantized) && weight.rows() % 2 == 0 &&
+         weight.cols() % 2 == 0 && multiplies_in_fixed_point(device, compute);
 }
 
 ProductLease::ProductLease(Stream& stream, const quant::Weight& weight, DType compute)

@@ -92,7 +92,35 @@ struct Table<float> {
   }
 };
 
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#if HWY_TARGET == HWY_AVX3
+// The same for 64 values at a time, as 16-bit words of a table that stands twice in its vector.
+struct WideTable {
+  __m512i words;
+  HWY_INLINE WideTable(const std::array<float, 16>& values, float absmax) {
+    const hn::FixedTag<float, 16> d;
+    const hn::FixedTag<uint32_t, 16> d32;
+    const auto v = hn::BitCast(d32, hn::Mul(hn::LoadU(d, values.data()), hn::Set(d, absmax)));
+    const bool finite = std::abs(absmax) <= std::numeric_limits<float>::max();
+    // bf16_bits() of what cannot be NaN, where that is known.
+    const auto odd = hn::And(hn::ShiftRight<16>(v), hn::Set(d32, 1u));
+    const auto bits =
+        finite ? hn::ShiftRight<16>(hn::Add(v, hn::Add(odd, hn::Set(d32, 0x7FFFu)))) : bf16_bits(d32, v);
+    const __m256i once = _mm512_cvtepi32_epi16(bits.raw);
+    words = _mm512_broadcast_i64x4(once);
+  }
+  // Interleaving stays within 16 bytes: groups of four bytes are laid out so that what comes of them is in
+  // order. A word's other bits choose between the two tables or nothing.
+  HWY_INLINE void lookup(const uint8_t* bytes, BFloat16* out) const {
+    const __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)),
+                                                  _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m512i codes = _mm512_cvtepu8_epi16(v);
+    const __m512i first = _mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), words),
+                  second = _mm512_permutexvar_epi16(codes, words);
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi16(first, second));
+    _mm512_storeu_si512(out + 32, _mm512_unpackhi_epi16(first, second));
+  }
+};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 // The same for 64 values at a time in vectors of 32 bytes, both halves of a table alike.
 struct WideTable {
   using D8 = hn::FixedTag<uint8_t, 32>;

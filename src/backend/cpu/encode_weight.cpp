@@ -127,7 +127,83 @@ float encode_one(const quant::Codebook4& book, int bits, const float* v, int64_t
   return full ? largest : clamped;
 }
 
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#if HWY_TARGET == HWY_AVX3
+// The largest magnitude of a block of 32 · k values of bf16, whose bits are compared as they are.
+HWY_INLINE float magnitude_of_block(const BFloat16* v, int64_t n) {
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t i = 0; i < n; i += 32)
+    largest =
+        _mm512_max_epu16(largest, _mm512_and_si512(_mm512_loadu_si512(v + i), _mm512_set1_epi16(0x7FFF)));
+  const __m256i half =
+      _mm256_max_epu16(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1));
+  const __m128i eight = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  const __m128i least = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(-1)));
+  const uint32_t bits = static_cast<uint32_t>(~_mm_cvtsi128_si32(least) & 0xFFFF) << 16;
+  return bits > 0x7F800000u ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+}
+HWY_INLINE float magnitude_of_block(const float* v, int64_t n) { return magnitude_of(v, n); }
+
+// How many thresholds lie below each of 16 values (15 for NaN), plus 16: from node i of a binary tree to 2i
+// or 2i + 1.
+class TreeCount {
+ public:
+  HWY_INLINE explicit TreeCount(const std::array<float, 15>& t)
+      : root_(_mm512_set1_ps(t[7])),
+        nodes_(_mm512_setr_ps(0, t[7], t[3], t[11], t[1], t[5], t[9], t[13], t[0], t[2], t[4], t[6], t[8],
+                              t[10], t[12], t[14])) {}
+  HWY_INLINE __m512i operator()(__m512 x) const {
+    const __m512i one = _mm512_set1_epi32(1), two = _mm512_set1_epi32(2);
+    __m512i node = _mm512_mask_add_epi32(two, _mm512_cmp_ps_mask(x, root_, _CMP_NLE_UQ), two, one);
+#pragma GCC unroll 3
+    for (int level = 0; level < 3; ++level) {
+      const auto above = _mm512_cmp_ps_mask(x, _mm512_permutexvar_ps(node, nodes_), _CMP_NLE_UQ);
+      node = _mm512_add_epi32(node, node);
+      node = _mm512_mask_add_epi32(node, above, node, one);
+    }
+    return node;
+  }
+
+ private:
+  __m512 root_, nodes_;
+};
+
+// A full block of 64 · k values to 4-bit codes: what encode_one does, value for value.
+template <class T>
+HWY_INLINE void code_full_block(const TreeCount& count, __m512i order, const T* v, int64_t block,
+                                float absmax, uint8_t* out) {
+  const hn::FixedTag<float, 16> d;
+  const auto factor = hn::Set(d, 1.0f / (absmax < kLeastAbsmax ? kLeastAbsmax : absmax));
+  for (int64_t i = 0; i < block; i += 64) {
+    const auto sixteen = [&](int64_t at)
+                             HWY_ATTR { return count(hn::Mul(load_f32(d, v + i + at), factor).raw); };
+    // Narrowing stays within 16 bytes; the words are put right after it.
+    const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(sixteen(0), sixteen(16)),
+                                             _mm512_packs_epi32(sixteen(32), sixteen(48)));
+    const __m512i sorted = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+    const __m512i places = _mm512_and_si512(sorted, _mm512_set1_epi8(15));
+    // The first of two codes is the high nibble.
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_shuffle_epi8(order, places), _mm512_set1_epi16(0x0110));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2), _mm512_cvtepi16_epi8(pairs));
+  }
+}
+
+template <class T>
+void encode_full_blocks(const quant::Codebook4& book, int64_t block, const T* v, int64_t blocks,
+                        uint8_t* codes, float* absmax) {
+  const TreeCount count(book.thresholds);
+  const __m512i order =
+      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book.order.data())));
+  // Scales of some blocks first, so that no block's codes wait for its own.
+  constexpr int64_t kBlocks = 16;
+  for (int64_t i = 0; i < blocks; i += kBlocks) {
+    const int64_t end = std::min(blocks, i + kBlocks);
+    for (int64_t b = i; b < end; ++b) absmax[b] = magnitude_of_block(v + b * block, block);
+    for (int64_t b = i; b < end; ++b)
+      code_full_block(count, order, v + b * block, block, absmax[b], codes + b * block / 2);
+  }
+}
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 // A full block of 64 · k values to 4-bit codes, all in registers: what encode_one does, value for value.
 template <class T>
 HWY_INLINE void code_full_block(const NegativeCount& count, __m256i order, const T* v, int64_t block,

@@ -8,8 +8,8 @@ namespace nibble::backend {
 
 DType product_dtype(Device, DType compute) { return compute; }
 // In f32 the answer wanted is that of the decoded weight to the last bits.
-bool multiplies_in_fixed_point(Device, DType compute, bool quantized, bool int8) {
-  return compute == kBF16 && (int8 || (quantized && cpu::bf16_step() == cpu::Step::kFloat));
+bool multiplies_in_fixed_point(Device, DType compute) {
+  return compute == kBF16 && cpu::bf16_step() == cpu::Step::kFloat;
 }
 
 namespace cpu {

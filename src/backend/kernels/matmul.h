@@ -50,9 +50,9 @@ inline KernelSlot<void(Stream&, const Tensor& s, const Tensor& x, Tensor& g, Thi
 // processor has no bf16 product, bf16 weights are widened while they are packed, so decoding them to F32
 // would only cost memory.
 DType product_dtype(Device device, DType compute);
-// Is a weight of this kind to be multiplied in fixed point (where its sides are even)? Quantized weights and
-// those beside them in bf16, where integers are the faster way: everywhere for int8 codes, on processors
-// without a bf16 product for the others. A base of 16 or 32 bits is multiplied as the floats it is.
-bool multiplies_in_fixed_point(Device device, DType compute, bool quantized, bool int8);
+// Are quantized weights (of even sides) and those beside them in bf16 to be multiplied in fixed point? On
+// processors without a bf16 product, where integers are the faster way. A base of 16 or 32 bits is multiplied
+// as the floats it is.
+bool multiplies_in_fixed_point(Device device, DType compute);
 
 }  // namespace nibble::backend
