@@ -42,7 +42,7 @@ inline constexpr int64_t kByteAhead = 4096;  // bytes of weights between what is
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
-using Bytes = hn::CappedTag<uint8_t, 32>;
+using Bytes = hn::CappedTag<uint8_t, 64>;
 using SignedBytes = hn::RebindToSigned<Bytes>;
 using Shorts = hn::Repartition<int16_t, Bytes>;
 using Ints = hn::Repartition<int32_t, Bytes>;
@@ -52,13 +52,15 @@ using VBytes = hn::Vec<Bytes>;
 using VShorts = hn::Vec<Shorts>;
 using VInts = hn::Vec<Ints>;
 using VFloats = hn::Vec<Floats>;
-constexpr int64_t kVector = HWY_MIN(HWY_LANES(uint8_t), 32);
+constexpr int64_t kVector = HWY_MIN(HWY_LANES(uint8_t), 64);
 constexpr int64_t kGroup = kVector / 4;  // rows of weights taken together
 constexpr int64_t kWords = kByteRun / 4;
 
 // Of each two neighbouring bytes the sum of their products: w 0 … 128, x signed. No sum leaves 16 bits.
 HWY_INLINE VShorts multiply_bytes(VBytes w, hn::Vec<SignedBytes> x) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#if HWY_TARGET == HWY_AVX3
+  return VShorts{_mm512_maddubs_epi16(w.raw, x.raw)};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
   return VShorts{_mm256_maddubs_epi16(w.raw, x.raw)};
 #elif HWY_ARCH_X86
   return VShorts{_mm_maddubs_epi16(w.raw, x.raw)};
@@ -73,7 +75,9 @@ HWY_INLINE VShorts multiply_bytes(VBytes w, hn::Vec<SignedBytes> x) {
 
 // Of each two neighbours their sum.
 HWY_INLINE VInts add_neighbours(VShorts v) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#if HWY_TARGET == HWY_AVX3
+  return VInts{_mm512_madd_epi16(v.raw, _mm512_set1_epi16(1))};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
   return VInts{_mm256_madd_epi16(v.raw, _mm256_set1_epi16(1))};
 #elif HWY_ARCH_X86
   return VInts{_mm_madd_epi16(v.raw, _mm_set1_epi16(1))};
@@ -83,17 +87,34 @@ HWY_INLINE VInts add_neighbours(VShorts v) {
 #endif
 }
 
-// Signed codes: |w| and x with w's sign.
-HWY_INLINE VShorts multiply_signed(hn::Vec<SignedBytes> w, hn::Vec<SignedBytes> x) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-  const hn::Vec<SignedBytes> turned{_mm256_sign_epi8(x.raw, w.raw)};
+// x with the sign of w.
+HWY_INLINE hn::Vec<SignedBytes> turned(hn::Vec<SignedBytes> w, hn::Vec<SignedBytes> x) {
+#if HWY_TARGET == HWY_AVX3
+  return hn::Vec<SignedBytes>{
+      _mm512_mask_sub_epi8(x.raw, _mm512_movepi8_mask(w.raw), _mm512_setzero_si512(), x.raw)};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  return hn::Vec<SignedBytes>{_mm256_sign_epi8(x.raw, w.raw)};
 #elif HWY_ARCH_X86
-  const hn::Vec<SignedBytes> turned{_mm_sign_epi8(x.raw, w.raw)};
+  return hn::Vec<SignedBytes>{_mm_sign_epi8(x.raw, w.raw)};
 #else
-  const auto turned = hn::IfThenElse(hn::Lt(w, hn::Zero(SignedBytes())), hn::Neg(x), x);
+  return hn::IfThenElse(hn::Lt(w, hn::Zero(SignedBytes())), hn::Neg(x), x);
 #endif
-  return multiply_bytes(hn::BitCast(Bytes(), hn::Abs(w)), turned);
 }
+
+#if HWY_TARGET == HWY_AVX3
+// sum + of each four neighbouring bytes the sum of their products (AVX512-VNNI). Not an intrinsic: this
+// target is compiled for every AVX-512, of which some lack the instruction.
+HWY_INLINE VInts dot_bytes(VInts sum, VBytes w, hn::Vec<SignedBytes> x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+  return sum;
+}
+HWY_INLINE VInts dot_bytes(VInts sum, VBytes w, const int8_t* x) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0"
+      : "+v"(sum.raw)
+      : "v"(w.raw), "m"(*reinterpret_cast<const int32_t(*)[1]>(x)));
+  return sum;
+}
+#endif
 
 HWY_INLINE VBytes low_codes(VBytes v) { return hn::And(v, hn::Set(Bytes(), uint8_t{15})); }
 HWY_INLINE VBytes high_codes(VBytes v) {
@@ -204,36 +225,70 @@ HWY_INLINE void fetch_after(const uint8_t* group, int64_t run) {
     hwy::Prefetch(group + run * Blocks::kBytes + kByteAhead + at);
 }
 
-// N inputs beside a group: as it lies, or (kLaid) its codes and scales as lay_out() makes them. Sums are
-// named: GCC keeps an array of them in memory. What the minima add comes after the products for the same
-// reason, registers.
-template <class Blocks, int N, bool kLaid>
+// How inputs meet a group. kLaid: its codes and scales as lay_out() makes them, else as it lies. kDot: by
+// AVX512-VNNI's instruction.
+template <bool kLaidOut, bool kByDot>
+struct Way {
+  static constexpr bool kLaid = kLaidOut, kDot = kByDot;
+};
+
+// N inputs beside a group. Sums are named: GCC keeps an array of them in memory. What the minima add comes
+// after the products of a laid out group for the same reason, registers.
+template <class Blocks, int N, class W>
 HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_t* HWY_RESTRICT codes,
                                  const float* HWY_RESTRICT table, const ByteInputs& x, int64_t n,
                                  AnyFloats to, int64_t ld) {
-  using Sum = std::conditional_t<Blocks::kSigned, VInts, VShorts>;
-  using SumTag = std::conditional_t<Blocks::kSigned, Ints, Shorts>;
+  static_assert(N <= 8);
+  constexpr bool kInts = Blocks::kSigned || W::kDot;
+  using Sum = std::conditional_t<kInts, VInts, VShorts>;
+  using SumTag = std::conditional_t<kInts, Ints, Shorts>;
   const auto zero = hn::Zero(Floats());
-  auto p0 = zero, p1 = zero, p2 = zero, p3 = zero, m0 = zero, m1 = zero, m2 = zero, m3 = zero;
+  auto p0 = zero, p1 = zero, p2 = zero, p3 = zero, p4 = zero, p5 = zero, p6 = zero, p7 = zero;
+  auto m0 = zero, m1 = zero, m2 = zero, m3 = zero, m4 = zero, m5 = zero, m6 = zero, m7 = zero;
+  const auto minima = [&](const auto& with) HWY_ATTR {
+    with(0, m0);
+    if constexpr (N > 1) with(1, m1);
+    if constexpr (N > 2) with(2, m2);
+    if constexpr (N > 3) with(3, m3);
+    if constexpr (N > 4) with(4, m4);
+    if constexpr (N > 5) with(5, m5);
+    if constexpr (N > 6) with(6, m6);
+    if constexpr (N > 7) with(7, m7);
+  };
   const int8_t* values = x.values;
   for (int64_t run = 0; run < x.runs; ++run, values += kByteRun) {
-    Sum s0 = hn::Zero(SumTag()), s1 = s0, s2 = s0, s3 = s0;
+    Sum s0 = hn::Zero(SumTag()), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
     const auto word = [&](int64_t q, VBytes w) HWY_ATTR {
       const auto input = [&](int i, Sum& sum) HWY_ATTR {
+        const int8_t* at = values + i * x.cols + 4 * q;
         int32_t bits;
-        std::memcpy(&bits, values + i * x.cols + 4 * q, 4);
+        std::memcpy(&bits, at, 4);
         const auto inputs = hn::BitCast(SignedBytes(), hn::Set(Ints(), bits));
-        if constexpr (Blocks::kSigned)
-          sum = hn::Add(sum, add_neighbours(multiply_signed(hn::BitCast(SignedBytes(), w), inputs)));
-        else
+        const auto codes_signed = hn::BitCast(SignedBytes(), w);
+        const auto magnitude = hn::BitCast(Bytes(), hn::Abs(codes_signed));
+        if constexpr (W::kDot) {
+#if HWY_TARGET == HWY_AVX3
+          if constexpr (Blocks::kSigned)
+            sum = dot_bytes(sum, magnitude, turned(codes_signed, inputs));
+          else
+            sum = dot_bytes(sum, w, at);
+#endif
+        } else if constexpr (Blocks::kSigned) {
+          sum = hn::Add(sum, add_neighbours(multiply_bytes(magnitude, turned(codes_signed, inputs))));
+        } else {
           sum = hn::Add(sum, multiply_bytes(w, inputs));
+        }
       };
       input(0, s0);
       if constexpr (N > 1) input(1, s1);
       if constexpr (N > 2) input(2, s2);
       if constexpr (N > 3) input(3, s3);
+      if constexpr (N > 4) input(4, s4);
+      if constexpr (N > 5) input(5, s5);
+      if constexpr (N > 6) input(6, s6);
+      if constexpr (N > 7) input(7, s7);
     };
-    if constexpr (kLaid) {
+    if constexpr (W::kLaid) {
 #pragma GCC unroll 4
       for (int64_t q = 0; q < kWords; ++q, codes += kVector) word(q, hn::Load(Bytes(), codes));
     } else {
@@ -241,54 +296,59 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
       Blocks::words(group, run, word);
     }
     GroupScales s;
-    if constexpr (kLaid)
+    if constexpr (W::kLaid)
       s.scale = hn::Load(Floats(), table + run * 2 * kGroup);
     else
       s = Blocks::scales(group, run, table);
-    const auto scaled = [&](int i, const Sum& sum, VFloats& products, VFloats& minima) HWY_ATTR {
+    const auto scaled = [&](int i, const Sum& sum, VFloats& products) HWY_ATTR {
       const float input_scale = x.scales[i * x.runs + run];
-      if constexpr (Blocks::kSigned)
+      if constexpr (kInts)
         products = add_scaled(sum, s.scale, input_scale, products);
       else
         products = add_scaled(add_neighbours(sum), s.scale, input_scale, products);
-      if constexpr (!kLaid && !Blocks::kSigned)
-        minima = hn::MulAdd(s.minimum, hn::Set(Floats(), x.sums[i * x.runs + run]), minima);
     };
-    scaled(0, s0, p0, m0);
-    if constexpr (N > 1) scaled(1, s1, p1, m1);
-    if constexpr (N > 2) scaled(2, s2, p2, m2);
-    if constexpr (N > 3) scaled(3, s3, p3, m3);
+    scaled(0, s0, p0);
+    if constexpr (N > 1) scaled(1, s1, p1);
+    if constexpr (N > 2) scaled(2, s2, p2);
+    if constexpr (N > 3) scaled(3, s3, p3);
+    if constexpr (N > 4) scaled(4, s4, p4);
+    if constexpr (N > 5) scaled(5, s5, p5);
+    if constexpr (N > 6) scaled(6, s6, p6);
+    if constexpr (N > 7) scaled(7, s7, p7);
+    if constexpr (!W::kLaid && !Blocks::kSigned)
+      minima([&](int i, VFloats& sum)
+                 HWY_ATTR { sum = hn::MulAdd(s.minimum, hn::Set(Floats(), x.sums[i * x.runs + run]), sum); });
   }
-  if constexpr (kLaid && !Blocks::kSigned)
+  if constexpr (W::kLaid && !Blocks::kSigned)
     for (int64_t run = 0; run < x.runs; ++run) {
       const auto minimum = hn::Load(Floats(), table + (run * 2 + 1) * kGroup);
-      const auto with = [&](int i, VFloats& minima) HWY_ATTR {
-        minima = hn::MulAdd(minimum, hn::Set(Floats(), x.sums[i * x.runs + run]), minima);
-      };
-      with(0, m0);
-      if constexpr (N > 1) with(1, m1);
-      if constexpr (N > 2) with(2, m2);
-      if constexpr (N > 3) with(3, m3);
+      minima([&](int i, VFloats& sum)
+                 HWY_ATTR { sum = hn::MulAdd(minimum, hn::Set(Floats(), x.sums[i * x.runs + run]), sum); });
     }
   store_group(hn::Add(p0, m0), n, to);
   if constexpr (N > 1) store_group(hn::Add(p1, m1), n, to + ld);
   if constexpr (N > 2) store_group(hn::Add(p2, m2), n, to + 2 * ld);
   if constexpr (N > 3) store_group(hn::Add(p3, m3), n, to + 3 * ld);
+  if constexpr (N > 4) store_group(hn::Add(p4, m4), n, to + 4 * ld);
+  if constexpr (N > 5) store_group(hn::Add(p5, m5), n, to + 5 * ld);
+  if constexpr (N > 6) store_group(hn::Add(p6, m6), n, to + 6 * ld);
+  if constexpr (N > 7) store_group(hn::Add(p7, m7), n, to + 7 * ld);
 }
-// The next inputs, four at most.
-template <class Blocks, bool kLaid>
-HWY_INLINE void multiply_some(const uint8_t* group, const uint8_t* codes, const float* table,
-                              const ByteInputs& x, int64_t n, AnyFloats to, int64_t ld) {
-  switch (x.count) {
-    case 1:
-      return multiply_group<Blocks, 1, kLaid>(group, codes, table, x, n, to, ld);
-    case 2:
-      return multiply_group<Blocks, 2, kLaid>(group, codes, table, x, n, to, ld);
-    case 3:
-      return multiply_group<Blocks, 3, kLaid>(group, codes, table, x, n, to, ld);
-    default:
-      return multiply_group<Blocks, 4, kLaid>(group, codes, table, x, n, to, ld);
-  }
+// The next inputs, as many as have registers for their sums; returns how many.
+template <class Blocks, class W>
+HWY_INLINE int64_t multiply_some(const uint8_t* group, const uint8_t* codes, const float* table,
+                                 const ByteInputs& x, int64_t n, AnyFloats to, int64_t ld) {
+  const auto with = [&](auto count) HWY_ATTR {
+    multiply_group<Blocks, decltype(count)::value, W>(group, codes, table, x, n, to, ld);
+    return static_cast<int64_t>(count);
+  };
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (W::kLaid)
+    if (x.count >= 8) return with(std::integral_constant<int, 8>());
+#endif
+  if (x.count >= 4) return with(std::integral_constant<int, 4>());
+  if (x.count >= 2) return with(std::integral_constant<int, 2>());
+  return with(std::integral_constant<int, 1>());
 }
 
 // Codes and scales of a group: [run][word][row][4 codes], [run][scale or minimum][row].
@@ -306,36 +366,45 @@ void lay_out(const uint8_t* group, int64_t runs, uint8_t* codes, float* table) {
 }
 
 // to[t * ld + i]: `count` rows of weights, every input.
-template <class Blocks>
+template <class Blocks, bool kDot>
 void product_rows(const uint8_t* group, int64_t count, const ByteInputs& x, AnyFloats to, int64_t ld) {
-  constexpr int64_t kAtOnce = 4;
+  constexpr int64_t kFewInputs = 4;
   float* table = local_buffer(LocalSlot::kB, x.runs * (2 * kGroup + kWords * kVector / 4));
   auto* codes = reinterpret_cast<uint8_t*>(table + x.runs * 2 * kGroup);
+  const bool laid = x.count > kFewInputs;
   for (int64_t i = 0; i < count; i += kGroup, group += x.runs * Blocks::kBytes) {
     const int64_t n = std::min(kGroup, count - i);
     if constexpr (Blocks::kTable) Blocks::fill_table(group, x.runs, table);
-    if (x.count <= kAtOnce) {
-      multiply_some<Blocks, false>(group, nullptr, table, x, n, to + i, ld);
-      continue;
-    }
-    lay_out<Blocks>(group, x.runs, codes, table);
-    for (int64_t t = 0; t < x.count; t += kAtOnce)
-      multiply_some<Blocks, true>(nullptr, codes, table, x.from(t), n, to + (t * ld + i), ld);
+    if (laid) lay_out<Blocks>(group, x.runs, codes, table);
+    for (int64_t t = 0; t < x.count;)
+      t += laid ? multiply_some<Blocks, Way<true, kDot>>(nullptr, codes, table, x.from(t), n,
+                                                         to + (t * ld + i), ld)
+                : multiply_some<Blocks, Way<false, kDot>>(group, nullptr, table, x.from(t), n,
+                                                          to + (t * ld + i), ld);
   }
 }
 
-void rounded_rows(GgmlType type, const uint8_t* groups, int64_t count, const ByteInputs& x, AnyFloats to,
-                  int64_t ld) {
+template <bool kDot>
+void rounded_rows_by(GgmlType type, const uint8_t* groups, int64_t count, const ByteInputs& x, AnyFloats to,
+                     int64_t ld) {
   switch (type) {
     case GgmlType::kQ4_0:
-      return product_rows<NibbleBlocks<false>>(groups, count, x, to, ld);
+      return product_rows<NibbleBlocks<false>, kDot>(groups, count, x, to, ld);
     case GgmlType::kQ4_1:
-      return product_rows<NibbleBlocks<true>>(groups, count, x, to, ld);
+      return product_rows<NibbleBlocks<true>, kDot>(groups, count, x, to, ld);
     case GgmlType::kQ4_K:
-      return product_rows<Q4KBlocks>(groups, count, x, to, ld);
+      return product_rows<Q4KBlocks, kDot>(groups, count, x, to, ld);
     default:
-      return product_rows<Q8Blocks>(groups, count, x, to, ld);
+      return product_rows<Q8Blocks, kDot>(groups, count, x, to, ld);
   }
+}
+void rounded_rows(GgmlType type, const uint8_t* groups, int64_t count, const ByteInputs& x, AnyFloats to,
+                  int64_t ld) {
+#if HWY_TARGET == HWY_AVX3
+  static const bool has_dot = __builtin_cpu_supports("avx512vnni") != 0;
+  if (has_dot) return rounded_rows_by<true>(type, groups, count, x, to, ld);
+#endif
+  rounded_rows_by<false>(type, groups, count, x, to, ld);
 }
 
 // A row of x (bf16).
