@@ -343,8 +343,7 @@ HWY_INLINE int64_t multiply_some(const uint8_t* group, const uint8_t* codes, con
     return static_cast<int64_t>(count);
   };
 #if HWY_TARGET == HWY_AVX3
-  if constexpr (W::kLaid)
-    if (x.count >= 8) return with(std::integral_constant<int, 8>());
+  if (x.count >= 8) return with(std::integral_constant<int, 8>());
 #endif
   if (x.count >= 4) return with(std::integral_constant<int, 4>());
   if (x.count >= 2) return with(std::integral_constant<int, 2>());
@@ -368,7 +367,7 @@ void lay_out(const uint8_t* group, int64_t runs, uint8_t* codes, float* table) {
 // to[t * ld + i]: `count` rows of weights, every input.
 template <class Blocks, bool kDot>
 void product_rows(const uint8_t* group, int64_t count, const ByteInputs& x, AnyFloats to, int64_t ld) {
-  constexpr int64_t kFewInputs = 4;
+  constexpr int64_t kFewInputs = HWY_TARGET == HWY_AVX3 ? 16 : 4;
   float* table = local_buffer(LocalSlot::kB, x.runs * (2 * kGroup + kWords * kVector / 4));
   auto* codes = reinterpret_cast<uint8_t*>(table + x.runs * 2 * kGroup);
   const bool laid = x.count > kFewInputs;
