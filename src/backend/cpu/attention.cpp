@@ -176,30 +176,36 @@ HWY_INLINE void weigh_values(const T* v, int64_t ld, const float* scores, int64_
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+  const auto each = [&](const auto& f) HWY_ATTR {
+    f(0, s0);
+    f(1, s1);
+    if constexpr (kVectors >= 4) {
+      f(2, s2);
+      f(3, s3);
+    }
+    if constexpr (kVectors == 8) {
+      f(4, s4);
+      f(5, s5);
+      f(6, s6);
+      f(7, s7);
+    }
+  };
   for (int64_t j = first; j < end; ++j) {
     const auto p = hn::Set(d, scores[j]);
     const T* row = v + j * ld;
-    const auto add = [&](int i, auto& s) HWY_ATTR { s = hn::MulAdd(p, load_f32(d, row + i * lanes), s); };
-    add(0, s0);
-    add(1, s1);
-    if constexpr (kVectors == 8) {
-      add(2, s2);
-      add(3, s3);
-      add(4, s4);
-      add(5, s5);
-      add(6, s6);
-      add(7, s7);
-    }
+    each([&](int i, auto& s) HWY_ATTR { s = hn::MulAdd(p, load_f32(d, row + i * lanes), s); });
   }
-  hn::StoreU(s0, d, sum);
-  hn::StoreU(s1, d, sum + lanes);
-  if constexpr (kVectors == 8) {
-    hn::StoreU(s2, d, sum + 2 * lanes);
-    hn::StoreU(s3, d, sum + 3 * lanes);
-    hn::StoreU(s4, d, sum + 4 * lanes);
-    hn::StoreU(s5, d, sum + 5 * lanes);
-    hn::StoreU(s6, d, sum + 6 * lanes);
-    hn::StoreU(s7, d, sum + 7 * lanes);
+  each([&](int i, auto& s) HWY_ATTR { hn::StoreU(s, d, sum + i * lanes); });
+}
+
+// The sum over a vector's blocks of four lanes.
+template <class D>
+HWY_INLINE auto sum_of_blocks(D, hn::Vec<D> v) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return sum_of_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
   }
 }
 
@@ -219,12 +225,20 @@ HWY_INLINE void scores_of_keys(const float* q, const T* k, int64_t ld, int64_t w
       d3 = hn::MulAdd(x, at.load(d, k + 3 * ld), d3);
     }
   });
-  scores[0] = hn::GetLane(hn::SumOfLanes(d, d0)) * scale;
-  if constexpr (kKeys == 4) {
-    scores[1] = hn::GetLane(hn::SumOfLanes(d, d1)) * scale;
-    scores[2] = hn::GetLane(hn::SumOfLanes(d, d2)) * scale;
-    scores[3] = hn::GetLane(hn::SumOfLanes(d, d3)) * scale;
-  }
+  // Lane i of each block of four: a part of key i's sum.
+  const hn::RepartitionToWide<decltype(d)> wide;
+  const auto both = [&](auto x, auto y) HWY_ATTR {
+    return hn::BitCast(wide, hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)));
+  };
+  const auto a = both(d0, d1), b = both(d2, d3);
+  const auto parts = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, a, b)),
+                             hn::BitCast(d, hn::InterleaveUpper(wide, a, b)));
+  const hn::Full128<float> d4;
+  const auto sums = hn::Mul(sum_of_blocks(d, parts), hn::Set(d4, scale));
+  if constexpr (kKeys == 4)
+    hn::StoreU(sums, d4, scores);
+  else
+    scores[0] = hn::GetLane(sums);
 }
 
 // One query row: scores of every key it sees, softmax, weighted values.
@@ -267,6 +281,8 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   int64_t done = 0;  // columns, eight vectors at a time while they last: their sums stay in registers
   for (; done + 8 * lanes <= K; done += 8 * lanes)
     weigh_values<8>(v + done, ld, scores, first, end, sum + done);
+  for (; done + 4 * lanes <= K; done += 4 * lanes)
+    weigh_values<4>(v + done, ld, scores, first, end, sum + done);
   for (; done + 2 * lanes <= K; done += 2 * lanes)
     weigh_values<2>(v + done, ld, scores, first, end, sum + done);
   for (int64_t j = first; done < K && j < end; ++j) {
