@@ -57,6 +57,42 @@ HWY_INLINE void pack_panels(const T* from, int64_t ld, int64_t k, int64_t column
   }
 }
 
+#if HWY_TARGET == HWY_AVX3
+// to[p * stride + i] = from[i * ld + p] for 16 values of p and `rows` of i; the rest of 16 is zero. Stores
+// ascend.
+HWY_INLINE void transpose_16(const float* from, int64_t ld, int64_t rows, float* to, int64_t stride) {
+  __m512 r[16], t[16];
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < 16; ++i) r[i] = i < rows ? _mm512_loadu_ps(from + i * ld) : _mm512_setzero_ps();
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    const int at = i / 4 * 4 + i % 4 / 2;  // the pair of rows 0 and 1 of four, with that of 2 and 3
+    const __m512d a = _mm512_castps_pd(t[at]), b = _mm512_castps_pd(t[at + 2]);
+    r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+  }
+  // Block l of r[4 g + c]: rows 4 g … 4 g + 3 at p = 4 l + c.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88),
+                 b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
+    const __m512 e = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xDD),
+                 f = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xDD);
+    t[c] = _mm512_shuffle_f32x4(a, b, 0x88);
+    t[4 + c] = _mm512_shuffle_f32x4(e, f, 0x88);
+    t[8 + c] = _mm512_shuffle_f32x4(a, b, 0xDD);
+    t[12 + c] = _mm512_shuffle_f32x4(e, f, 0xDD);
+  }
+#pragma GCC unroll 16
+  for (int64_t p = 0; p < 16; ++p) _mm512_storeu_ps(to + p * stride, t[p]);
+}
+#endif
+
 // One panel from rows of Bᵀ [n, k]: 4 x 4 transpositions, a few steps of k at a time so that what is written
 // stays near.
 template <class T>
@@ -64,6 +100,18 @@ HWY_INLINE void pack_panel_transposed(const T* from, int64_t ld, int64_t k, int6
   const hn::CappedTag<float, 4> d;
   const int64_t width = gemm_panel_width(), whole = std::min(columns, width) / 4 * 4;
   constexpr int64_t kSteps = 32;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, float>)
+    if (columns >= width) {
+      const int64_t sixteens = k / 16 * 16;
+      for (int64_t p = 0; p < sixteens; p += 16)
+        for (int64_t j = 0; j < width; j += 16)
+          transpose_16(from + j * ld + p, ld, 16, to + p * width + j, width);
+      from += sixteens;
+      to += sixteens * width;
+      k -= sixteens;
+    }
+#endif
   for (int64_t p0 = 0; p0 < k; p0 += kSteps, from += kSteps, to += kSteps * width) {
     const int64_t steps = std::min(kSteps, k - p0), fours = steps / 4 * 4;
     for (int64_t j = 0; j < whole; j += 4) {
@@ -121,6 +169,16 @@ HWY_INLINE void pack_panels_of_pairs(const BFloat16* from, int64_t ld, int64_t r
 template <int64_t kRows = kGemmRows, class T>
 HWY_INLINE void pack_rows(const T* from, int64_t ld, int64_t k, int64_t rows, float* to) {
   const hn::CappedTag<float, 4> d;
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, float> && kRows == 12)
+    if (rows == kRows) {
+      const int64_t sixteens = k / 16 * 16;
+      for (int64_t p = 0; p < sixteens; p += 16) transpose_16(from + p, ld, kRows, to + p * kRows, kRows);
+      from += sixteens;
+      to += sixteens * kRows;
+      k -= sixteens;
+    }
+#endif
   const int64_t fours = kRows == 6 ? (rows == 6 ? 4 : 0) : rows / 4 * 4, steps = k / 4 * 4;
   int64_t done = 0;
   for (; done < fours; done += 4)
