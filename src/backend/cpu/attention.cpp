@@ -19,7 +19,6 @@
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/attention_scores-inl.h"
-#include "backend/cpu/exp-inl.h"
 #include "backend/cpu/gemm-inl.h"
 
 #ifndef NIBBLE_CPU_ATTENTION_FORWARD
@@ -75,14 +74,14 @@ void pack_keys(const AttentionForward& f, const AttentionItem& item) {
 }
 
 // out[0, count) = exp(s - high), zero outside [first, end); returns their sum. out may lie where s does.
-template <class P>
+template <Step kStep, class P>
 HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, P out) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto h = hn::Set(d, high);
   auto sum = hn::Zero(d);
   for (int64_t j = 0; j < count; j += lanes) {  // the row is padded to whole vectors
-    auto p = exp_f32(d, hn::Sub(hn::LoadU(d, s + j), h));
+    auto p = exp_of_score<kStep>(d, hn::LoadU(d, s + j), h);
     if (j < first || j + lanes > end) {
       const auto index = hn::Iota(d, static_cast<float>(j));
       const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
@@ -153,7 +152,7 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
         scale_row(sums + i * ld_o, K, shrink);
       }
       high[i] = higher;
-      total[i] += softmax_row(row, count, from, to, higher, operand_over<kStep>(row));
+      total[i] += softmax_row<kStep>(row, count, from, to, higher, operand_over<kStep>(row));
     }
     gemm_block<RowsOfA::kAsStored, kStep>(rows, K, steps_of<kStep>(count), 1.0f, scores, ld_s,
                                           values + steps_of<kStep>(k0) * panel,
@@ -274,8 +273,9 @@ void forward_row(const AttentionForward& f, const AttentionItem& item) {
   if (const AdjustScores adjust(a, item.head, f.bias->at(item.head)); adjust.any() && first < end)
     adjust_row(adjust, scores + first, end - first, first - s.position(item.begin));
   const float high = max_of_row(scores, first, end);
-  const float total =
-      first < end ? softmax_row(scores + first, end - first, 0, end - first, high, scores + first) : 0.0f;
+  const float total = first < end ? softmax_row<Step::kFloat>(scores + first, end - first, 0, end - first,
+                                                              high, scores + first)
+                                  : 0.0f;
   std::fill_n(sum, K, 0.0f);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t done = 0;  // columns, eight vectors at a time while they last: their sums stay in registers

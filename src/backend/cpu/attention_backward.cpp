@@ -15,7 +15,6 @@
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/attention_scores-inl.h"
-#include "backend/cpu/exp-inl.h"
 #include "backend/cpu/gemm-inl.h"
 
 #ifndef NIBBLE_CPU_ATTENTION_BACKWARD
@@ -99,7 +98,7 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
         score = adjust(d, score, key + j - s.position(query + i), false, &slope);
         slope = hn::Mul(slope, scale);
       }
-      auto e = exp_f32(d, hn::Sub(score, hn::LoadU(d, t.lse + i)));
+      auto e = exp_of_score<kStep>(d, score, hn::LoadU(d, t.lse + i));
       auto ds = hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i)));
       if (i < first || i + lanes > end) {
         const auto index = hn::Iota(d, static_cast<float>(i));
