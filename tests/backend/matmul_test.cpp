@@ -321,15 +321,24 @@ void check_thin(int64_t rows, int64_t r, int64_t n, DType ts, DType tx, ThinArgs
 }
 
 TEST(ThinGradient, AwkwardSizesEveryTypeAndOrder) {
+  using Forced = std::optional<cpu::Step>;
   on_every_target([] {
-    for (const auto& [rows, r, n] :
-         {std::array<int64_t, 3>{1, 1, 1}, {0, 2, 3}, {7, 5, 17}, {300, 16, 100}, {513, 7, 33}, {40, 65, 9}})
-      for (const DType ts : kFloats)
-        for (const DType tx : kFloats)
-          for (int bits = 0; bits < 4; ++bits)
-            check_thin(rows, r, n, ts, tx,
-                       {.transpose_out = (bits & 1) != 0, .accumulate = (bits & 2) != 0, .alpha = 0.5f});
+    for (const Forced step : {Forced(), Forced(cpu::Step::kFloat), Forced(cpu::Step::kEmulatedPair)}) {
+      cpu::force_bf16_step(step);
+      for (const auto& [rows, r, n] : {std::array<int64_t, 3>{1, 1, 1},
+                                       {0, 2, 3},
+                                       {7, 5, 17},
+                                       {300, 16, 100},
+                                       {513, 7, 33},
+                                       {40, 65, 9}})
+        for (const DType ts : kFloats)
+          for (const DType tx : kFloats)
+            for (int bits = 0; bits < 4; ++bits)
+              check_thin(rows, r, n, ts, tx,
+                         {.transpose_out = (bits & 1) != 0, .accumulate = (bits & 2) != 0, .alpha = 0.5f});
+    }
   });
+  cpu::force_bf16_step(std::nullopt);
 }
 
 TEST(ThinGradient, SameBytesForAnyThreads) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/cpu/row_groups.h"
 #include "backend/kernels/matvec.h"
 #include "base/parallel.h"
 #include "tests/backend/quant_cases.h"
@@ -195,7 +196,7 @@ TEST(RoundedProduct, EqualsTheProductWithDecodedValuesWhereEightBitsHoldTheInput
     for (const int64_t cols : {256, 1536})
       for (const int64_t rows : {8, 21})
         for (const auto& [name, w] : rounded_weights(rows, cols))
-          for (const int64_t count : {1, 3, 4, 21}) {
+          for (const int64_t count : {1, 3, 4, 14, 21}) {
             const DType out = count % 2 == 0 ? kBF16 : kF32;
             const Tensor x = tensor_of(eight_bit_values(count * cols), {count, cols}, kBF16);
             Guarded y({count, rows}, out);
@@ -206,6 +207,22 @@ TEST(RoundedProduct, EqualsTheProductWithDecodedValuesWhereEightBitsHoldTheInput
                          8e-6);
           }
   });
+}
+
+TEST(RoundedProduct, SameBytesWithAndWithoutTheDotOfBytes) {
+  register_cpu_kernels();
+  Stream stream(host_allocator());
+  for (const auto& [name, w] : rounded_weights(21, 512))
+    for (const int64_t count : {1, 3, 8, 16, 29}) {
+      const Tensor x = tensor_of(normal_values(count * 512, 9), {count, 512}, kBF16);
+      const Tensor with = Tensor::empty(host_allocator(), {count, 21}, kF32, "y"),
+                   without = Tensor::empty(host_allocator(), {count, 21}, kF32, "y");
+      rounded(stream, x, w, with);
+      cpu::forbid_byte_dot(true);
+      rounded(stream, x, w, without);
+      cpu::forbid_byte_dot(false);
+      EXPECT_EQ(bytes_of(with), bytes_of(without)) << name << ", " << count << " inputs";
+    }
 }
 
 // Each input is at most half of 1/127 of its run's largest away.
@@ -254,7 +271,7 @@ TEST(RoundedProduct, SameBytesForAnyNumberOfThreadsAndAnyBatch) {
         if (first.empty()) first = bytes_of(y);
         EXPECT_EQ(bytes_of(y), first) << name << " with " << n << " threads";
       }
-      for (const int64_t count : {1, 2, 6}) {
+      for (const int64_t count : {1, 2, 6, 9, 16}) {
         const Tensor some = Tensor::empty(host_allocator(), {count, 203}, kF32, "y");
         rounded(stream, x.rows(20, 20 + count), w, some);
         EXPECT_EQ(bytes_of(some), first.substr(20 * 812, static_cast<size_t>(count) * 812))

@@ -397,12 +397,12 @@ void rounded_rows_by(GgmlType type, const uint8_t* groups, int64_t count, const 
       return product_rows<Q8Blocks, kDot>(groups, count, x, to, ld);
   }
 }
-void rounded_rows(GgmlType type, const uint8_t* groups, int64_t count, const ByteInputs& x, AnyFloats to,
-                  int64_t ld) {
+void rounded_rows(GgmlType type, bool dot, const uint8_t* groups, int64_t count, const ByteInputs& x,
+                  AnyFloats to, int64_t ld) {
 #if HWY_TARGET == HWY_AVX3
-  static const bool has_dot = __builtin_cpu_supports("avx512vnni") != 0;
-  if (has_dot) return rounded_rows_by<true>(type, groups, count, x, to, ld);
+  if (dot) return rounded_rows_by<true>(type, groups, count, x, to, ld);
 #endif
+  (void)dot;
   rounded_rows_by<false>(type, groups, count, x, to, ld);
 }
 
@@ -430,7 +430,20 @@ HWY_EXPORT(rounded_rows);
 HWY_EXPORT(bytes_of_row);
 HWY_EXPORT(lanes_of_group);
 
+bool dot_forbidden = false;
+
+bool has_byte_dot() {
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
+  return has && !dot_forbidden;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
+
+void forbid_byte_dot(bool forbidden) { dot_forbidden = forbidden; }
 
 int64_t rows_of_group() { return HWY_DYNAMIC_DISPATCH(lanes_of_group)(); }
 
@@ -472,7 +485,7 @@ void rounded_product(Stream& stream, const Tensor& x, std::span<RoundedMatvec> p
       if (from >= until) continue;
       const int64_t row = from * group, bytes = rows->bytes.numel() / groups;
       HWY_DYNAMIC_DISPATCH(rounded_rows)
-      (static_cast<GgmlType>(w->ggml_type),
+      (static_cast<GgmlType>(w->ggml_type), has_byte_dot(),
        reinterpret_cast<const uint8_t*>(rows->bytes.raw()) + from * bytes,
        std::min(until * group, w->rows()) - row, inputs, AnyFloats(y, "rounded_product") + row, w->rows());
     }
