@@ -36,7 +36,7 @@ struct Scratch {
 };
 
 std::string message_of(int code) {
-  PCRE2_UCHAR text[256];
+  PCRE2_UCHAR text[256] = {};  // a code it does not know leaves it as it is
   pcre2_get_error_message(code, text, sizeof text);
   return reinterpret_cast<const char*>(text);
 }
@@ -122,8 +122,9 @@ Regex::Regex(std::string_view pattern, std::string where) : impl_(std::make_uniq
   PCRE2_SIZE offset = 0;
   impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
-  require(impl_->code != nullptr, impl_->where, "the pattern \"{}\" cannot be used: {} at offset {}", pattern,
-          message_of(error), offset);
+  if (impl_->code == nullptr)
+    fail(impl_->where, "the pattern \"{}\" cannot be used: {} at offset {}", pattern, message_of(error),
+         offset);
   impl_->jit = pcre2_jit_compile(impl_->code.get(), PCRE2_JIT_COMPLETE) == 0;
 }
 
@@ -141,7 +142,7 @@ bool Regex::find(std::string_view subject, size_t from, size_t& begin, size_t& e
       result = pcre2_match(impl_->code.get(), text, subject.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                            scratch.data.get(), scratch.context.get());
     if (result == PCRE2_ERROR_NOMATCH) return false;
-    require(result >= 0, impl_->where, "matching the tokenizer's pattern failed: {}", message_of(result));
+    if (result < 0) fail(impl_->where, "matching the tokenizer's pattern failed: {}", message_of(result));
     const PCRE2_SIZE* at = pcre2_get_ovector_pointer(scratch.data.get());
     // \K in a lookahead could turn the two round.
     require(at[0] <= at[1] && at[1] <= subject.size(), impl_->where,
