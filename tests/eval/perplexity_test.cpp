@@ -114,15 +114,14 @@ TEST_F(StoriesPerplexity, CtrlCStopsIt) {
   set_interrupted(false);
 }
 
-// Generation rounds the inputs of stored blocks to 8 bits: on this text that costs 1.6 to 2.4 % of perplexity,
-// as other roundings of the same pass fall.
+// Generation rounds the inputs of stored blocks to 8 bits: on this text that costs 1.6 to 2.4 % of
+// perplexity, as other roundings of the same pass fall.
 TEST(RoundedInputs, CostLittlePerplexityOnRealText) {
   const std::string smol = NIBBLE_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.gguf";
   if (!std::filesystem::exists(smol)) GTEST_SKIP() << "needs " << smol << " (./dev demo fetches it)";
   Loaded loaded(smol, "stored");
   set_threads(0);
-  const std::vector<int32_t> ids =
-      loaded.tokenizer->encode(read_file(NIBBLE_SOURCE_DIR "/LICENSE"));
+  const std::vector<int32_t> ids = loaded.tokenizer->encode(read_file(NIBBLE_SOURCE_DIR "/LICENSE"));
   PerplexityOptions options;
   options.context = 512;
   autograd::Context context(loaded.stream, host_allocator(), kBF16);

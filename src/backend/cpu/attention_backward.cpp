@@ -174,7 +174,7 @@ void backward_head(const AttentionBackward& f, const AttentionItem& item) {
                                             Put::kAdd, dv + j0 * K, K);
       gemm_block<RowsOfA::kAsStored, kStep>(keys, K, of_rows, 1.0f, dp, ld, t.q_rows, of_rows * panel,
                                             Put::kAdd, dk + j0 * K, K);
-      const int64_t ld_ds = ld * static_cast<int64_t>(sizeof(float) / sizeof(P));
+      const int64_t ld_ds = kStep == Step::kFloat ? ld : 2 * ld;
       for (int64_t i = 0; i < rows; i += kGemmRows)
         pack_rows_transposed_for<kStep>(reinterpret_cast<const P*>(dp) + i, ld_ds, keys,
                                         std::min(kGemmRows, rows - i), ds + i * of_keys);
