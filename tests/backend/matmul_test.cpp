@@ -296,6 +296,24 @@ TEST(LowRankMatmul, SameBytesForAnyThreads) {
   }
 }
 
+// A result larger than the caches is stored past them, where it is not added to.
+TEST(Matmul, ALargeResultIsWhatAddingItToZeroGives) {
+  on_every_target([] {
+    Stream stream(host_allocator());
+    for (const DType type : kFloats)
+      for (const int64_t n : {32768 + 16, 32768 + 9}) {
+        const Tensor a = random_tensor({130, 6}, type, 1), b = random_tensor({n, 6}, type, 2);
+        const Tensor set = random_tensor({130, n}, kF32, 3),
+                     added = Tensor::empty(host_allocator(), {130, n}, kF32, "added");
+        std::fill_n(added.data<float>(), added.numel(), 0.0f);
+        Tensor to_set = set, to_add = added;
+        matmul(stream, a, b, to_set, {.transpose_b = true});
+        matmul(stream, a, b, to_add, {.transpose_b = true, .accumulate = true});
+        EXPECT_EQ(floats_of(set), floats_of(added)) << n;
+      }
+  });
+}
+
 void check_thin(int64_t rows, int64_t r, int64_t n, DType ts, DType tx, ThinArgs args) {
   SCOPED_TRACE(fmt::format("{} rows, {} x {}, {} {}, transposed {}, accumulate {}", rows, r, n,
                            dtype_name(ts), dtype_name(tx), args.transpose_out, args.accumulate));

@@ -114,8 +114,7 @@ TEST_F(StoriesPerplexity, CtrlCStopsIt) {
   set_interrupted(false);
 }
 
-// Generation rounds the inputs of stored blocks to 8 bits: on this text that costs 1.6 to 2.4 % of
-// perplexity, as other roundings of the same pass fall.
+// Generation rounds the inputs of stored blocks to 8 bits: on this text that costs about 2 % of perplexity.
 TEST(RoundedInputs, CostLittlePerplexityOnRealText) {
   const std::string smol = NIBBLE_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.gguf";
   if (!std::filesystem::exists(smol)) GTEST_SKIP() << "needs " << smol << " (./dev demo fetches it)";

@@ -167,79 +167,88 @@ class TreeCount {
   __m512 root_, nodes_;
 };
 
-// A full block of 64 · k values to 4-bit codes: what encode_one does, value for value.
-template <class T>
-HWY_INLINE void code_full_block(const TreeCount& count, __m512i order, const T* v, int64_t block,
-                                float absmax, uint8_t* out) {
-  const hn::FixedTag<float, 16> d;
-  const auto factor = hn::Set(d, 1.0f / (absmax < kLeastAbsmax ? kLeastAbsmax : absmax));
-  for (int64_t i = 0; i < block; i += 64) {
-    const auto sixteen = [&](int64_t at)
-                             HWY_ATTR { return count(hn::Mul(load_f32(d, v + i + at), factor).raw); };
-    // Narrowing stays within 16 bytes; the words are put right after it.
-    const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(sixteen(0), sixteen(16)),
-                                             _mm512_packs_epi32(sixteen(32), sixteen(48)));
-    const __m512i sorted = _mm512_permutexvar_epi32(
-        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
-    const __m512i places = _mm512_and_si512(sorted, _mm512_set1_epi8(15));
-    // The first of two codes is the high nibble.
-    const __m512i pairs = _mm512_maddubs_epi16(_mm512_shuffle_epi8(order, places), _mm512_set1_epi16(0x0110));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2), _mm512_cvtepi16_epi8(pairs));
+// Full blocks of 64 · k values to 4-bit codes: what encode_one does, value for value.
+class FullBlockCoder {
+ public:
+  explicit FullBlockCoder(const quant::Codebook4& book)
+      : count_(book.thresholds),
+        order_(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book.order.data())))) {
   }
+  template <class T>
+  HWY_INLINE void operator()(const T* v, int64_t block, float absmax, uint8_t* out) const {
+    const hn::FixedTag<float, 16> d;
+    const auto factor = hn::Set(d, 1.0f / (absmax < kLeastAbsmax ? kLeastAbsmax : absmax));
+    for (int64_t i = 0; i < block; i += 64) {
+      const auto sixteen = [&](int64_t at)
+                               HWY_ATTR { return count_(hn::Mul(load_f32(d, v + i + at), factor).raw); };
+      // Narrowing stays within 16 bytes; the words are put right after it.
+      const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(sixteen(0), sixteen(16)),
+                                               _mm512_packs_epi32(sixteen(32), sixteen(48)));
+      const __m512i sorted = _mm512_permutexvar_epi32(
+          _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+      const __m512i places = _mm512_and_si512(sorted, _mm512_set1_epi8(15));
+      // The first of two codes is the high nibble.
+      const __m512i pairs =
+          _mm512_maddubs_epi16(_mm512_shuffle_epi8(order_, places), _mm512_set1_epi16(0x0110));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2), _mm512_cvtepi16_epi8(pairs));
+    }
+  }
+
+ private:
+  TreeCount count_;
+  __m512i order_;
+};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+template <class T>
+HWY_INLINE float magnitude_of_block(const T* v, int64_t n) {
+  return magnitude_of(v, n);
 }
 
+// Full blocks of 64 · k values to 4-bit codes, all in registers: what encode_one does, value for value.
+class FullBlockCoder {
+ public:
+  explicit FullBlockCoder(const quant::Codebook4& book) : count_(book.thresholds) {
+    alignas(16) uint8_t order[16];  // code of the count whose lowest four bits, 15 taken off, are i
+    for (size_t i = 0; i < 16; ++i) order[i] = book.order[(i + 15) % 16];
+    order_ = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(order)));
+  }
+  template <class T>
+  HWY_INLINE void operator()(const T* v, int64_t block, float absmax, uint8_t* out) const {
+    const auto factor = hn::Set(F32(), 1.0f / (absmax < kLeastAbsmax ? kLeastAbsmax : absmax));
+    // Narrowing to 16 and to 8 bits stays within halves; the words are put right after it.
+    const auto codes = [&](int64_t at) HWY_ATTR {
+      const auto eight = [&](int64_t i)
+                             HWY_ATTR { return count_(hn::Mul(load_f32(F32(), v + at + i), factor).raw); };
+      const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(eight(0), eight(8)),
+                                               _mm256_packs_epi32(eight(16), eight(24)));
+      const __m256i sorted = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+      const __m256i places = _mm256_and_si256(sorted, _mm256_set1_epi8(15));
+      // The first of two codes is the high nibble.
+      return _mm256_maddubs_epi16(_mm256_shuffle_epi8(order_, places), _mm256_set1_epi16(0x0110));
+    };
+    for (int64_t i = 0; i < block; i += 64) {
+      const __m256i packed = _mm256_packus_epi16(codes(i), codes(i + 32));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2), _mm256_permute4x64_epi64(packed, 0xD8));
+    }
+  }
+
+ private:
+  NegativeCount count_;
+  __m256i order_;
+};
+#endif
+
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 template <class T>
 void encode_full_blocks(const quant::Codebook4& book, int64_t block, const T* v, int64_t blocks,
                         uint8_t* codes, float* absmax) {
-  const TreeCount count(book.thresholds);
-  const __m512i order =
-      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book.order.data())));
+  const FullBlockCoder code(book);
   // Scales of some blocks first, so that no block's codes wait for its own.
   constexpr int64_t kBlocks = 16;
   for (int64_t i = 0; i < blocks; i += kBlocks) {
     const int64_t end = std::min(blocks, i + kBlocks);
     for (int64_t b = i; b < end; ++b) absmax[b] = magnitude_of_block(v + b * block, block);
-    for (int64_t b = i; b < end; ++b)
-      code_full_block(count, order, v + b * block, block, absmax[b], codes + b * block / 2);
-  }
-}
-#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-// A full block of 64 · k values to 4-bit codes, all in registers: what encode_one does, value for value.
-template <class T>
-HWY_INLINE void code_full_block(const NegativeCount& count, __m256i order, const T* v, int64_t block,
-                                float absmax, uint8_t* out) {
-  const auto factor = hn::Set(F32(), 1.0f / (absmax < kLeastAbsmax ? kLeastAbsmax : absmax));
-  // Narrowing to 16 and to 8 bits stays within halves; the words are put right after it.
-  const auto codes = [&](int64_t at) HWY_ATTR {
-    const auto eight = [&](int64_t i)
-                           HWY_ATTR { return count(hn::Mul(load_f32(F32(), v + at + i), factor).raw); };
-    const __m256i bytes =
-        _mm256_packs_epi16(_mm256_packs_epi32(eight(0), eight(8)), _mm256_packs_epi32(eight(16), eight(24)));
-    const __m256i sorted = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    const __m256i places = _mm256_and_si256(sorted, _mm256_set1_epi8(15));
-    // The first of two codes is the high nibble.
-    return _mm256_maddubs_epi16(_mm256_shuffle_epi8(order, places), _mm256_set1_epi16(0x0110));
-  };
-  for (int64_t i = 0; i < block; i += 64) {
-    const __m256i packed = _mm256_packus_epi16(codes(i), codes(i + 32));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / 2), _mm256_permute4x64_epi64(packed, 0xD8));
-  }
-}
-
-template <class T>
-void encode_full_blocks(const quant::Codebook4& book, int64_t block, const T* v, int64_t blocks,
-                        uint8_t* codes, float* absmax) {
-  const NegativeCount count(book.thresholds);
-  alignas(16) uint8_t order[16];  // code of the count whose lowest four bits, 15 taken off, are i
-  for (size_t i = 0; i < 16; ++i) order[i] = book.order[(i + 15) % 16];
-  const __m256i orders = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(order)));
-  // Scales of some blocks first, so that no block's codes wait for its own.
-  constexpr int64_t kBlocks = 16;
-  for (int64_t i = 0; i < blocks; i += kBlocks) {
-    const int64_t end = std::min(blocks, i + kBlocks);
-    for (int64_t b = i; b < end; ++b) absmax[b] = magnitude_of(v + b * block, block);
-    for (int64_t b = i; b < end; ++b)
-      code_full_block(count, orders, v + b * block, block, absmax[b], codes + b * block / 2);
+    for (int64_t b = i; b < end; ++b) code(v + b * block, block, absmax[b], codes + b * block / 2);
   }
 }
 #endif

@@ -282,7 +282,8 @@ HWY_INLINE void pack_panels_for(const T* from, int64_t ld, int64_t k, int64_t co
     pack_panels_of_pairs(from, ld, k, columns, to, panel_stride);
 }
 
-// bf16 for products by kStep alone, which take what is smaller than the least normal number for zero.
+// bf16 that products by kStep read or give. The processor's instructions for pairs round what is smaller than
+// the least normal number to zero, its conversion too.
 template <Step kStep>
 struct PairOperand {
   BFloat16* values;
@@ -302,7 +303,9 @@ HWY_INLINE void store_f32(D d, hn::Vec<D> v, PairOperand<kStep> p) {
 }
 template <class D, Step kStep>
 HWY_INLINE void store_part(D d, hn::Vec<D> v, PairOperand<kStep> p, size_t n) {
-  store_part(d, v, p.values, n);
+  BFloat16 padded[hn::MaxLanes(d)];
+  store_f32(d, v, PairOperand<kStep>{padded});
+  std::copy_n(padded, n, p.values);
 }
 // Where products by kStep find what is stored over these floats.
 template <Step kStep>

@@ -17,7 +17,8 @@ Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c, int64_t
 
 Workspace cpu_thin_gradient_workspace(int64_t r, int64_t t) {
   Workspace w;
-  w.kernel = (t * ((r + 5) / 6 * 6) + 4) * 4;
+  constexpr int64_t kGroup = 12;  // of rows, as AVX-512 has them; others take as much or less
+  w.kernel = ((t + 1) * ((r + kGroup - 1) / kGroup * kGroup) + 4) * 4;
   return w;
 }
 
