@@ -187,33 +187,33 @@ TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, in
 
 // gemm_block with the product's kind of step (floats and pairs of bf16).
 template <RowsOfA kRows>
-void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, const float* a, int64_t lda,
-              const float* packed, int64_t panel_stride, Put put, float* c, int64_t ldc) {
+void block_of(Step step, int64_t rows, int64_t columns, int64_t k, const float* a, int64_t lda,
+              const float* packed, int64_t panel_stride, const GemmResult& out) {
 #if HWY_TARGET == HWY_AVX3
   if (step == Step::kPair)
-    return gemm_block<kRows, Step::kPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
+    return gemm_block<kRows, Step::kPair>(rows, columns, k, a, lda, packed, panel_stride, out);
 #endif
   if (step == Step::kFloat)
-    return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
-  gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
+    return gemm_block<kRows, Step::kFloat>(rows, columns, k, a, lda, packed, panel_stride, out);
+  gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, a, lda, packed, panel_stride, out);
 }
 // Any kind of step, A packed: `depth` steps of its groups and of the panels.
-void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* a,
-                  const float* packed, int64_t panel_stride, Put put, float* c, int64_t ldc) {
+void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, const float* a,
+                  const float* packed, int64_t panel_stride, const GemmResult& out) {
   const int64_t next = grouped_rows(step) * stored_steps(step, depth);
   if (step == Step::kFixedPoint)
-    return fixed_block(rows, columns, depth, alpha, a, next, packed, panel_stride, put, c, ldc);
-  block_of<RowsOfA::kPacked>(step, rows, columns, depth, alpha, a, next, packed, panel_stride, put, c, ldc);
+    return fixed_block(rows, columns, depth, out.alpha, a, next, packed, panel_stride, out.put, out.c,
+                       out.ld);
+  block_of<RowsOfA::kPacked>(step, rows, columns, depth, a, next, packed, panel_stride, out);
 }
 
-void round_rows(Step step, const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to,
-                int64_t ld_to, bool add) {
+void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BFloat16* to, int64_t ld_to,
+                bool add) {
   const hn::ScalableTag<float> d;
   for (int64_t r = 0; r < rows; ++r, from += ld, to += ld_to)
     for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR {
-      auto v = at.load(d, from);
-      if (add) v = hn::Add(at.load(d, to), v);
-      step == Step::kPair ? at.store(d, v, PairOperand<Step::kPair>{to}) : at.store(d, v, to);
+      const auto v = at.load(d, from);
+      at.store(d, add ? hn::Add(at.load(d, to), v) : v, to);
     });
 }
 
@@ -226,8 +226,10 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
     const int64_t before = stored_steps(p.step, at);
-    packed_block(p.step, rows, low.r, depth, low.alpha, a + padded * before, pair.p + before * width,
-                 stored_steps(p.step, k) * width, first && at == 0 ? Put::kSet : Put::kAdd, t, pair.ld);
+    packed_block(
+        p.step, rows, low.r, depth, a + padded * before, pair.p + before * width,
+        stored_steps(p.step, k) * width,
+        {.alpha = low.alpha, .put = first && at == 0 ? Put::kSet : Put::kAdd, .c = t, .ld = pair.ld});
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -244,22 +246,18 @@ void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t
     store(static_cast<BFloat16*>(low.t) + row * low.r);
 }
 
-// c += beta · t · q in columns [j, j + count) of q. fixed: t in fixed point, or null.
-void add_pair(const Product& p, const PackedPair& pair, const float* fixed, int64_t row, int64_t rows,
-              int64_t j, int64_t count, float* c, int64_t ldc) {
-  const int64_t length = stored_steps(pair.q_step, pair.steps), stride = length * gemm_panel_width();
-  const float* q = pair.q + j * length;
-  const float beta = p.low_rank->beta;
-  if (fixed != nullptr)
-    return packed_block(pair.q_step, rows, count, pair.steps, beta, fixed, q, stride, Put::kAdd, c, ldc);
-  const float* t = pair.t + row * pair.ld;
-  int64_t ld = pair.ld;
-  if (pair.q_step != Step::kFloat) {
-    ld = pair.steps;
-    t = static_cast<const float*>(p.low_rank->t) + row * ld;
-  }
-  block_of<RowsOfA::kAsStored>(pair.q_step, rows, count, pair.steps, beta, t, ld, q, stride, Put::kAdd, c,
-                               ldc);
+// Rows of t as the left side of t · q.
+const float* packed_t(const Product& p, const PackedPair& pair, int64_t row, int64_t rows) {
+  const LowRank& low = *p.low_rank;
+  if (pair.q_step == Step::kFixedPoint)
+    return fixed_tile(LocalSlot::kD, {low.t, low.t_dtype, low.r}, row, rows, 0, pair.steps, pair.steps);
+  const bool floats = pair.q_step == Step::kFloat;
+  const int64_t ld = floats ? pair.ld : pair.steps;
+  const float* t = (floats ? pair.t : static_cast<const float*>(low.t)) + row * ld;
+  float* to = local_buffer(LocalSlot::kD, padded_rows(pair.q_step, rows) * pair.steps + 4);
+  for (int64_t i = 0; i < rows; i += kGemmRows)
+    pack_rows(t + i * ld, ld, pair.steps, std::min(kGemmRows, rows - i), to + i * pair.steps);
+  return to;
 }
 
 // C[row.., column..] of one tile over [k0, k0 + k). packed: panels of B's columns, or null: packed here.
@@ -276,11 +274,10 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   const bool past_caches = direct && first && last && block >= k && p.low_rank == nullptr &&
                            p.m * p.n >= kPastCaches && p.ldc % 16 == 0 && column % 16 == 0 &&
                            columns % 16 == 0 && reinterpret_cast<uintptr_t>(p.c) % 64 == 0;
-  const float* t = nullptr;
-  if (pair.q != nullptr && pair.q_step == Step::kFixedPoint) {
-    const LowRank& low = *p.low_rank;
-    t = fixed_tile(LocalSlot::kD, {low.t, low.t_dtype, low.r}, row, rows, 0, pair.steps, pair.steps);
-  }
+  const float* t = pair.q != nullptr ? packed_t(p, pair, row, rows) : nullptr;
+  const int64_t t_length = stored_steps(pair.q_step, pair.steps), t_stride = t_length * width;
+  // Floats and pairs need no pass of their own for the pair and for rounding C.
+  const bool finishes = p.step != Step::kFixedPoint;
   // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
   for (int64_t j = 0; j < columns; j += kChunk) {
     const int64_t count = std::min(kChunk, columns - j);
@@ -303,17 +300,39 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
         panels = own;
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
-      const Put put = add ? Put::kAdd : past_caches ? Put::kStream : Put::kSet;
+      GemmResult out{.alpha = p.alpha,
+                     .put = add           ? Put::kAdd
+                            : past_caches ? Put::kStream
+                                          : Put::kSet,
+                     .c = c,
+                     .ld = ldc};
+      if (finishes && last && at + depth == k) {
+        if (t != nullptr && p.low_rank->beta != 0) {
+          out.a = t;
+          out.panels = pair.q + j * t_length;
+          out.next_rows = kGemmRows * t_length;
+          out.next_panel = t_stride;
+          out.steps = pair.steps;
+          out.before = p.alpha / p.low_rank->beta;
+          out.alpha = p.low_rank->beta;
+        }
+        if (!direct) {
+          out.rounded = static_cast<BFloat16*>(p.c) + offset;
+          out.ld_rounded = p.ldc;
+          out.add_rounded = p.accumulate;
+        }
+      }
       if (a.ld == 0)
-        packed_block(p.step, rows, count, depth, p.alpha, a.data + padded * before, panels, stride, put, c,
-                     ldc);
+        packed_block(p.step, rows, count, depth, a.data + padded * before, panels, stride, out);
       else
-        block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, p.alpha, a.data + at, a.ld, panels, stride,
-                                     put, c, ldc);
+        block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, a.data + at, a.ld, panels, stride, out);
     }
-    if (pair.q != nullptr) add_pair(p, pair, t, row, rows, j, count, c, ldc);
+    if (finishes) continue;
+    if (t != nullptr)
+      packed_block(pair.q_step, rows, count, pair.steps, t, pair.q + j * t_length, t_stride,
+                   {.alpha = p.low_rank->beta, .put = Put::kAdd, .c = c, .ld = ldc});
     if (!direct && last)
-      round_rows(p.step, c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
+      round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
   if (past_caches) hwy::FlushStream();
 }
