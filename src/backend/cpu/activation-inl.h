@@ -1,11 +1,13 @@
 // Activations and their slopes on vectors of f32. Products and sums are rounded one by one: the same bytes on
-// every instruction set.
+// every instruction set, but for results that become bf16 where the processor multiplies pairs of bf16
+// (Step::kPair): their sigmoid is right to 18 bits.
 //   relu(z)      = max(z, 0)                                                 slope of 0 at 0, as PyTorch's
 //   gelu(z)      = z Φ(z), Φ the normal distribution        (Hendrycks & Gimpel 2016)
 //   gelu_tanh(z) = z / (1 + exp(-2 u)), u = √(2/π) (z + 0.044715 z³), which is z/2 (1 + tanh u)
 //   silu(z)      = z / (1 + exp(-z))
 //   tanh(z)
 #include "backend/cpu/exp-inl.h"
+#include "backend/cpu/gemm_step.h"
 #include "backend/kernels/elementwise.h"
 
 #if defined(NIBBLE_CPU_ACTIVATION_INL) == defined(HWY_TARGET_TOGGLE)
@@ -19,8 +21,19 @@ HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <class D, class V = hn::Vec<D>>
+template <Step kStep, class D, class V = hn::Vec<D>>
 HWY_INLINE V sigmoid(D d, V z) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (kStep == Step::kPair) {
+    // Between the bounds its reciprocal is a normal number; NaN is the second operand and stays.
+    const auto most = _mm512_set1_ps(126);
+    auto power = _mm512_mul_ps(z.raw, _mm512_set1_ps(-1.44269504f));
+    power = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), most), _mm512_min_ps(most, power));
+    const auto x = _mm512_add_ps(short_exp2(power), _mm512_set1_ps(1));
+    const auto about = _mm512_rcp14_ps(x);  // and a step of Newton's
+    return V{_mm512_mul_ps(about, _mm512_fnmadd_ps(x, about, _mm512_set1_ps(2)))};
+  }
+#endif
   const auto one = hn::Set(d, 1.0f);
   return hn::Div(one, hn::Add(one, exp_f32(d, hn::Neg(z))));
 }
@@ -54,7 +67,7 @@ HWY_INLINE V normal_distribution(D d, V z, V* density) {
 }
 
 // f(z), and its slope in *slope.
-template <Activation kF, class D, class V = hn::Vec<D>>
+template <Activation kF, Step kStep = Step::kFloat, class D, class V = hn::Vec<D>>
 HWY_INLINE V activate(D d, V z, V* slope) {
   const auto one = hn::Set(d, 1.0f);
   if constexpr (kF == Activation::kRelu) {
@@ -69,7 +82,7 @@ HWY_INLINE V activate(D d, V z, V* slope) {
   } else if constexpr (kF == Activation::kGeluTanh) {
     const auto square = hn::Mul(z, z);
     const auto u = hn::Mul(z, hn::Add(hn::Set(d, 1.5957691f), hn::Mul(square, hn::Set(d, 0.071354814f))));
-    const auto s = sigmoid(d, u), y = hn::Mul(z, s);
+    const auto s = sigmoid<kStep>(d, u), y = hn::Mul(z, s);
     const auto du = hn::Add(hn::Set(d, 1.5957691f), hn::Mul(square, hn::Set(d, 0.21406444f)));
     // Far out s is 1 exactly or y is 0, so the growth of u is multiplied by zero.
     *slope = hn::Add(s, hn::Mul(hn::Mul(y, hn::Sub(one, s)), du));
@@ -79,7 +92,7 @@ HWY_INLINE V activate(D d, V z, V* slope) {
     *slope = hn::Sub(one, hn::Mul(y, y));
     return y;
   } else {
-    const auto s = sigmoid(d, z), y = hn::Mul(z, s);
+    const auto s = sigmoid<kStep>(d, z), y = hn::Mul(z, s);
     *slope = hn::Add(s, hn::Mul(y, hn::Sub(one, s)));
     return y;
   }

@@ -20,15 +20,7 @@ template <Step kStep, class D, class V = hn::Vec<D>>
 HWY_INLINE V exp_of_score(D d, V score, V high) {
 #if HWY_TARGET == HWY_AVX3
   if constexpr (kStep == Step::kPair) {
-    const auto constant = [&](float c) HWY_ATTR { return _mm512_set1_ps(c); };
-    const __m512 power = _mm512_mul_ps(_mm512_sub_ps(score.raw, high.raw), constant(1.44269504f));
-    const __m512 whole = _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 part = _mm512_sub_ps(power, whole);
-    // 2^part on [-1/2, 1/2], within 2.6e-6 (a minimax fit).
-    __m512 p = constant(9.5701013e-3f);
-    for (const float c : {5.5917863e-2f, 2.4024744e-1f, 6.9312179e-1f, 0.99999928f})
-      p = _mm512_fmadd_ps(p, part, constant(c));
-    return V{_mm512_scalef_ps(p, whole)};
+    return V{short_exp2(_mm512_mul_ps(_mm512_sub_ps(score.raw, high.raw), _mm512_set1_ps(1.44269504f)))};
   }
 #endif
   return exp_f32(d, hn::Sub(score, high));

@@ -437,8 +437,7 @@ struct GemmResult {
   HWY_INLINE void store(hn::Vec<GemmTag> lo, hn::Vec<GemmTag> hi, int64_t row, int64_t column) const {
     const GemmTag d;
     const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-    if (rounded == nullptr)
-      return gemm_store<V>(lo, hi, alpha, put, c + row * ld + column, V * lanes);
+    if (rounded == nullptr) return gemm_store<V>(lo, hi, alpha, put, c + row * ld + column, V * lanes);
     BFloat16* const at = rounded + row * ld_rounded + column;
     const auto to = operand_of<kStep>(at);
     const auto finish = [&](hn::Vec<GemmTag> v, int64_t i) HWY_ATTR __attribute__((always_inline)) {
@@ -504,15 +503,17 @@ HWY_INLINE void gemm_steps(const float* HWY_RESTRICT a, int64_t lda, const float
   for (int64_t p = 0; p < k; ++p) {
     const auto b0 = hn::Load(d, panel), b1 = V == 2 ? hn::Load(d, panel + lanes) : b0;
     panel += 2 * lanes;
-    for_rows<R>(t, [&](int64_t i, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
-      const auto x = hn::Set(d, kRows == RowsOfA::kPacked ? a[p * kGemmRows + i] : a[i * lda + p]);
-      low = gemm_step<kStep>(x, b0, low);
-      if constexpr (V == 2) high = gemm_step<kStep>(x, b1, high);
-    });
+    for_rows<R>(
+        t, [&](int64_t i, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
+          const auto x = hn::Set(d, kRows == RowsOfA::kPacked ? a[p * kGemmRows + i] : a[i * lda + p]);
+          low = gemm_step<kStep>(x, b0, low);
+          if constexpr (V == 2) high = gemm_step<kStep>(x, b1, high);
+        });
   }
 }
 
-// What a tile's sums are made of: steps of one pair of packed operands, then, where there are any, of another.
+// What a tile's sums are made of: steps of one pair of packed operands, then, where there are any, of
+// another.
 struct GemmSteps {
   const float *a, *panel;
   int64_t k;
@@ -612,25 +613,27 @@ HWY_NOINLINE void gemm_micro(const float* HWY_RESTRICT a, int64_t lda, const flo
     if constexpr (Out::kGoesOn)
       if (of.steps > 0) {
         const auto before = hn::Set(d, of.before);
-        for_rows<R>(t, [&](int64_t, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
-          low = hn::Mul(low, before);
-          if constexpr (V == 2) high = hn::Mul(high, before);
-        });
+        for_rows<R>(
+            t, [&](int64_t, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
+              low = hn::Mul(low, before);
+              if constexpr (V == 2) high = hn::Mul(high, before);
+            });
         gemm_steps<R, V, RowsOfA::kPacked, kStep>(of.more, 0, of.beside, of.steps, t);
       }
   }
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   if (HWY_LIKELY(columns >= V * lanes)) {
     const Out own = out;  // which no store may change
-    return for_rows<R>(t, [&](int64_t i, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
-      own.template store<V, kStep>(low, high, row + i, column);
-    });
+    return for_rows<R>(
+        t, [&](int64_t i, auto& low, auto& high) HWY_ATTR
+        __attribute__((always_inline)) { own.template store<V, kStep>(low, high, row + i, column); });
   }
   HWY_ALIGN float part[R * 2 * hn::MaxLanes(d)];
-  for_rows<R>(t, [&](int64_t i, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
-    hn::Store(low, d, part + i * 2 * lanes);
-    hn::Store(high, d, part + (i * 2 + 1) * lanes);
-  });
+  for_rows<R>(
+      t, [&](int64_t i, auto& low, auto& high) HWY_ATTR __attribute__((always_inline)) {
+        hn::Store(low, d, part + i * 2 * lanes);
+        hn::Store(high, d, part + (i * 2 + 1) * lanes);
+      });
   out.template store_part<kStep>(part, R, row, column, columns);
 }
 
