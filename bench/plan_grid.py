@@ -47,10 +47,11 @@ def main():
     try:
         for change in CHANGES:
             setting = [f"{key}={value}" for key, value in {**BASE, **change}.items()]
-            common = [f"model={options.model}", f"data={options.data}", "overlong=drop", "eval_fraction=0", f"out={out}", *setting]
+            common = [f"model={options.model}", f"data={options.data}", "overlong=drop", "eval_fraction=0", "max_steps=1",
+                      f"out={out}", *setting]
             plan = run([options.nibble, "plan", "--json", *common])
             planned = next(p["total_bytes"] for p in plan["plans"] if p["checkpointing"] == plan["chosen"])
-            trained = run([options.nibble, "train", "--json", "--quiet", "--overwrite", "max_steps=1", *common])
+            trained = run([options.nibble, "train", "--json", "--quiet", "--overwrite", *common])
             peak = trained["peak_rss_bytes"]
             rows.append({"setting": change, "planned": planned, "peak": peak})
             print(f"{planned / 1e6:10.0f} {peak / 1e6:8.0f} {planned / peak:6.3f}  {' '.join(f'{k}={v}' for k, v in change.items()) or 'the base setting'}",

@@ -17,6 +17,7 @@ namespace nibble::backend {
 namespace {
 
 constexpr int64_t kRows = 768, kWide = 1536, kNarrow = 576;
+constexpr int64_t kTile = 128;  // rows of a thread's part, or half of them
 
 // The library's bf16 product of one shape, its operands in the layout that it likes best.
 class Bf16Product {
@@ -76,7 +77,7 @@ class Library {
   double seconds(const ProductShape& s) {
     if (type_ == kBF16) return bf16_.try_emplace({s.m, s.n, s.k}, s).first->second.seconds();
     double best = 1e30;
-    for (const int64_t tile : {int64_t{64}, int64_t{128}, s.m}) {
+    for (const int64_t tile : {kTile / 2, kTile, s.m}) {
       const double start = now_seconds();
       parallel_for(s.m, tile, [&](int64_t begin, int64_t end) {
         ::omp_set_num_threads(tile < s.m ? 1 : threads());  // of calls from this thread
@@ -126,9 +127,11 @@ DType limit_dtype(DType compute) {
 }
 
 int64_t matmul_limit_bytes(DType compute) {
-  const int64_t values = kRows * kNarrow + kNarrow * kWide + kRows * kWide;
-  // In f32 one set of operands serves both shapes.
-  return limit_dtype(compute) == kF32 ? (2 * kRows + kNarrow) * kWide * 4 : 2 * values * 2;
+  constexpr int64_t kCode = 2'000'000;  // pages of the library that run first then
+  if (limit_dtype(compute) == kBF16)
+    return 2 * (kRows * kNarrow + kNarrow * kWide + kRows * kWide) * 2 + kCode;
+  // In f32 one set of operands serves both shapes, and each thread packs all of B and its tile of A.
+  return (2 * kRows + kNarrow) * kWide * 4 + threads() * (kNarrow + kTile) * kWide * 4 + kCode;
 }
 
 double matmul_limit_flops(DType compute) {

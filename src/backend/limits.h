@@ -15,7 +15,7 @@ DType limit_dtype(DType compute);
 // projections, on all threads: the best of repetitions within about half a second. Measured once a process
 // and type.
 double matmul_limit_flops(DType compute);
-// Bytes that its operands take meanwhile.
+// Bytes that this takes meanwhile: operands, the library's copies of them, its code.
 int64_t matmul_limit_bytes(DType compute);
 
 // C [m, n] = A [m, k] · B [k, n], `count` times.

@@ -71,7 +71,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::write(std::string_view text) {
-  constexpr size_t kBlock = size_t{4} << 20;
+  constexpr size_t kBlock = size_t{1} << 20;
   while (!text.empty()) {
     const size_t n = std::min(text.size(), kBlock - buffer_.size());
     buffer_.append(text.substr(0, n));

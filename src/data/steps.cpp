@@ -134,20 +134,41 @@ const StepStream::Layout& StepStream::layout(int64_t epoch) const {
   return slot;
 }
 
-int64_t StepStream::steps_per_epoch() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto bins = static_cast<int64_t>(layout(0).bins.size());
+int64_t StepStream::steps_of(int64_t epoch) const {
+  const auto bins = static_cast<int64_t>(layout(epoch).bins.size());
   const int64_t per_step = options_.batch_size * options_.accumulation;
   return (bins + per_step - 1) / per_step;
+}
+
+int64_t StepStream::steps_per_epoch() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return steps_of(0);
+}
+
+int64_t StepStream::most_labels(int64_t steps) const {
+  std::vector<int64_t> labels;  // by example
+  for (const EncodedExample& e : examples_) labels.push_back(e.label ? 1 : e.trained());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  int64_t most = 0;
+  for (int64_t epoch = 0, done = 0; done < steps; done += steps_of(epoch++)) {
+    const auto& bins = layout(epoch).bins;
+    const int64_t per_step = options_.batch_size * options_.accumulation,
+                  end = std::min(static_cast<int64_t>(bins.size()), (steps - done) * per_step);
+    // A step may end with a smaller micro-batch only where the epoch ends.
+    for (int64_t begin = 0; begin < end; begin += options_.batch_size) {
+      int64_t sum = 0;
+      for (int64_t bin = begin; bin < std::min(end, begin + options_.batch_size); ++bin)
+        for (const int64_t e : bins[static_cast<size_t>(bin)]) sum += labels[static_cast<size_t>(e)];
+      most = std::max(most, sum);
+    }
+  }
+  return most;
 }
 
 StepBatch StepStream::step(int64_t index) const {
   require(index >= 0, "data", "step {} does not exist", index);
   const std::lock_guard<std::mutex> lock(mutex_);
   const int64_t per_step = options_.batch_size * options_.accumulation;
-  const auto steps_of = [&](int64_t epoch) {
-    return (static_cast<int64_t>(layout(epoch).bins.size()) + per_step - 1) / per_step;
-  };
   // Epochs may differ by a few bins, so steps are counted through; both layouts in use stay cached.
   int64_t epoch = start_epoch_, first = start_step_;
   if (index < first) epoch = first = 0;

@@ -51,6 +51,8 @@ class StepStream {
   StepBatch step(int64_t index) const;
   // Most tokens any micro-batch can have: what the plan is made for.
   int64_t capacity() const { return options_.batch_size * options_.max_seq_length; }
+  // Most labels of any micro-batch of the first `steps` steps.
+  int64_t most_labels(int64_t steps) const;
   // Share of the capacity that tokens fill, over the first epoch.
   double fill() const;
 
@@ -60,6 +62,7 @@ class StepStream {
     std::vector<std::vector<int64_t>> bins;
   };
   const Layout& layout(int64_t epoch) const;
+  int64_t steps_of(int64_t epoch) const;
 
   const std::vector<EncodedExample>& examples_;
   std::vector<double> weights_;

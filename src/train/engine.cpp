@@ -49,10 +49,19 @@ Engine::Engine(const Prepared& prepared, StepPlan plan)
   adapter_config_ = make_trainable(*model_, recipe, *allocator_);
   adapter_config_.base_model = recipe.model;
   if (recipe.init_lora_weights == "loftq") start_adapters();
+  head_rows_ = head_chunk_rows(model_->config().outputs(), plan_.shape);
   parameters_ = trainable_parameters(*model_, recipe, *allocator_);
   optimizer_ = std::make_unique<Optimizer>(parameters_, optimizer_options(recipe), *allocator_);
   allocator_->trim();
   host_allocator().trim();
+  // At once and whole: what grows request by request leaves its earlier sizes behind.
+  const auto reserve = [&](int slot, int64_t bytes) {
+    if (bytes > 0) stream_.scratch(slot, static_cast<size_t>(bytes));
+  };
+  reserve(backend::Stream::kWeightSlot, plan_.decoded_bytes);
+  reserve(backend::Stream::kKernelSlot, plan_.workspace.kernel);
+  reserve(backend::Stream::kKernelSlot2, plan_.workspace.kernel2);
+  reserve(backend::Stream::kPartialSlot, plan_.workspace.partial);
   {
     const MemoryGroup group(*allocator_, "arena");
     block_ =
@@ -88,7 +97,8 @@ double Engine::train_micro(const data::MicroBatch& batch, int64_t step, size_t m
   train_arena_->begin_step();
   // With the seed this names the dropout of (step, micro-batch); accumulation is at most 65,535.
   train_cx_->step = (static_cast<uint64_t>(step) << 16) | micro;
-  return run_micro(*model_, *train_cx_, batch, Pass::kTrain, weight, prepared_.recipe.lora()).loss_sum;
+  return run_micro(*model_, *train_cx_, batch, Pass::kTrain, weight, prepared_.recipe.lora(), head_rows_)
+      .loss_sum;
 }
 
 StepOutcome Engine::step(const data::StepBatch& batch, int64_t step, int64_t update, double learning_rate) {
@@ -147,7 +157,7 @@ std::optional<double> Engine::evaluate(const std::vector<data::MicroBatch>& batc
     if (interrupted()) return std::nullopt;
     eval_arena_->begin_step();
     const MicroResult result =
-        run_micro(*model_, *eval_cx_, batch, Pass::kScore, 1.0f, prepared_.recipe.lora());
+        run_micro(*model_, *eval_cx_, batch, Pass::kScore, 1.0f, prepared_.recipe.lora(), head_rows_);
     sum += result.loss_sum;
     trained += result.trained;
   }

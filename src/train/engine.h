@@ -60,6 +60,7 @@ class Engine {
   std::shared_ptr<Allocator> allocator_;
   backend::Stream stream_;
   std::unique_ptr<models::Model> model_;
+  int64_t head_rows_ = 0;
   io::AdapterConfig adapter_config_;
   std::vector<autograd::Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
-#include "backend/kernels/workspace.h"
+#include "backend/kernels/matmul.h"
 #include "backend/weight_lease.h"
 #include "base/json.h"
+#include "base/parallel.h"
 #include "base/text.h"
 #include "train/loading.h"
 #include "train/optimizer.h"
@@ -27,7 +28,8 @@ ArenaPlan dry_run(const models::Model& model, const Recipe& recipe, const StepSh
   cx.checkpointing = checkpointing;
   cx.observer = &cost;
   allocator->ledger().start_recording();
-  run_micro(model, cx, largest_micro(shape, model.config().task), pass, 1.0f, recipe.lora());
+  run_micro(model, cx, largest_micro(shape, model.config().task), pass, 1.0f, recipe.lora(),
+            head_chunk_rows(model.config().outputs(), shape));
   ArenaPlan plan = plan_arena(allocator->ledger().stop_recording());
   if (logits != nullptr)
     for (const auto& [name, bytes] : allocator->ledger().names_peak())
@@ -36,39 +38,52 @@ ArenaPlan dry_run(const models::Model& model, const Recipe& recipe, const StepSh
 }
 
 // What kernels need beside the decoded weights that the meta stream saw.
-int64_t workspace_bytes(models::Model& model, const StepShape& shape, DType compute) {
+backend::Workspace workspace_of(models::Model& model, const Recipe& recipe, const StepShape& shape,
+                                backend::Stream& stream) {
+  const DType compute = compute_dtype(recipe);
   const models::ModelConfig& config = model.config();
+  const DType narrow = backend::product_dtype(Device::kCpu, compute);
   backend::Workspace all;
-  const auto product = [&](int64_t m, int64_t n, int64_t k, DType c) {
-    all.include(backend::cpu_matmul_workspace(m, n, k, c));
+  const auto product = [&](const backend::ProductWorkspace& p) {
+    all.include(backend::cpu_matmul_workspace(p));
+  };
+  const auto fixed_point = [&](const quant::Weight& w) {
+    return backend::multiplies_in_fixed_point(w, Device::kCpu, compute);
   };
   model.visit_linears([&](nn::Linear& linear) {
     const int64_t in = linear.in_features(), out = linear.out_features(),
                   tokens = model.over_source(linear) ? shape.source_tokens : shape.tokens;
     const nn::LoraPair* pair = linear.adapter(kAdapter);
     const int64_t r = pair == nullptr ? 0 : pair->a.variable.size(0);
-    all.include(backend::cpu_matmul_workspace(tokens, out, in, compute, r));
-    all.include(backend::cpu_matmul_workspace(tokens, in, out, compute, r));
+    const bool fixed = fixed_point(linear.weight());
+    product({tokens, out, in, compute, narrow, compute, fixed, r});
+    product({tokens, in, out, compute, narrow, compute, fixed, r});
     if (r > 0) {
       all.include(backend::cpu_thin_gradient_workspace(r, tokens));
     } else {
-      product(out, in, tokens, kF32);
+      product({out, in, tokens});
     }
   });
-  const int64_t outputs = config.outputs(),
-                rows = std::min(head_chunk_rows(outputs, shape.tokens), shape.tokens);
-  product(rows, outputs, config.width, kF32);
-  product(rows, config.width, outputs, compute);
+  const auto allocator = make_meta_allocator();
+  Context cx(stream, *allocator, compute);
+  const int64_t outputs = config.outputs(), rows = std::min(head_chunk_rows(outputs, shape), shape.tokens);
+  const bool fixed = fixed_point(*model.head(cx, shape.tokens).weight);
+  product({rows, outputs, config.width, compute, narrow, kF32, fixed});
+  product({rows, config.width, outputs, kF32, narrow, compute, fixed});
+  all.include(backend::cpu_row_sums_workspace(shape.tokens, 1));  // of the losses
+  if (!recipe.lora())
+    all.include(
+        backend::cpu_row_sums_workspace(std::max(shape.tokens, shape.source_tokens), 2 * config.width));
   for (const int64_t keys : {shape.tokens, shape.source_tokens})
     if (keys > 0)
       all.include(backend::cpu_attention_workspace(
-          keys, shape.sequences,
+          keys, shape.sequences, shape.longest > 0 ? std::min(shape.longest, keys) : keys,
           {.heads = config.heads, .kv_heads = config.kv_heads, .head_width = config.head_width},
           config.bias_buckets));
   model.visit_heads([&](const nn::Linear& head) {
-    product(head.out_features(), head.in_features(), shape.sequences, kF32);
+    product({head.out_features(), head.in_features(), shape.sequences});
   });
-  return all.bytes();
+  return all;
 }
 
 }  // namespace
@@ -78,6 +93,8 @@ int64_t StepPlan::total() const {
   for (const MemoryRow& row : rows) sum += row.bytes;
   return sum;
 }
+
+int64_t StepPlan::thread_bytes() const { return threads() * workspace.thread_bytes(); }
 
 int64_t StepPlan::bytes(std::string_view row) const {
   for (const MemoryRow& r : rows)
@@ -143,10 +160,11 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
                                    show_count(shape.all_tokens()), checkpointing_name(checkpointing))});
   plan.arena_rows = {{"activations", plan.arena_bytes() - logits, "and their gradients"},
                      {"logits", logits, "one chunk of rows"}};
-  plan.rows.push_back({"scratch",
-                       allocator->ledger().names_peak()[{"scratch", "scratch"}] +
-                           workspace_bytes(*model, shape, compute_dtype(recipe)),
-                       "decoded weights and operands of products"});
+  plan.decoded_bytes = allocator->ledger().names_peak()[{"scratch", "scratch"}];
+  plan.workspace = workspace_of(*model, recipe, shape, stream);
+  plan.rows.push_back({"scratch", plan.decoded_bytes + plan.workspace.bytes() + plan.thread_bytes(),
+                       fmt::format("decoded weights and operands of products, {} of them by thread",
+                                   show_bytes(static_cast<double>(plan.thread_bytes())))});
   plan.page_file_bytes = optimizer.file_bytes();
   plan.checkpoint_bytes = optimizer.state_bytes() + trained_bytes;
   return plan;

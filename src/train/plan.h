@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/kernels/workspace.h"
 #include "io/weights.h"
 #include "train/step.h"
 #include "train/step_time.h"
@@ -22,6 +23,8 @@ struct StepPlan {
   std::vector<MemoryRow> rows;        // add up to total()
   std::vector<MemoryRow> arena_rows;  // what the arena is made of: activations, logits
   ArenaPlan train_arena, eval_arena;  // both in one block of arena_bytes()
+  backend::Workspace workspace;       // of kernels
+  int64_t decoded_bytes = 0;          // of the largest weight that is decoded
   int64_t page_file_bytes = 0;        // disk that a paged optimizer needs
   int64_t checkpoint_bytes = 0;       // disk of one checkpoint
   int64_t trainable = 0;              // parameters that are trained
@@ -29,6 +32,7 @@ struct StepPlan {
   double useful_flops = 0;            // step_flops(): what limit_share counts
 
   int64_t arena_bytes() const { return std::max(train_arena.bytes, eval_arena.bytes); }
+  int64_t thread_bytes() const;  // what kernels keep of the workspace for every thread
   int64_t total() const;
   int64_t bytes(std::string_view row) const;
 };

@@ -50,6 +50,10 @@ StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
   result.tokens = shape.tokens / from.per_device_train_batch_size * to.per_device_train_batch_size;
   result.source_tokens =
       shape.source_tokens / from.per_device_train_batch_size * to.per_device_train_batch_size;
+  if (shape.labels > 0)
+    result.labels =
+        std::min(result.tokens, (shape.labels + from.per_device_train_batch_size - 1) /
+                                    from.per_device_train_batch_size * to.per_device_train_batch_size);
   result.sequences = std::max<int64_t>(
       shape.sequences * to.per_device_train_batch_size / from.per_device_train_batch_size, 1);
   return result;

@@ -17,9 +17,8 @@
 namespace nibble::train {
 namespace {
 
-// What no group counts: pages of libraries that first run in a step, gaps of the heap, a checkpoint being
-// written. 10 to 39 MB over the settings of bench/plan_grid.py.
-constexpr int64_t kBeside = 24'000'000;
+// Pages of the program and its libraries that first run in a step, and the plan itself.
+constexpr int64_t kFirstStep = 4'000'000;
 
 void require_known_ids(const std::vector<data::EncodedExample>& examples, int64_t vocab) {
   for (const auto& example : examples)
@@ -111,10 +110,18 @@ StepShape Prepared::shape() const {
     for (const auto& example : *part) {
       shortest = std::min(shortest, example.length());
       shortest_source = std::min<int64_t>(shortest_source, example.source_tokens);
+      shape.longest = std::max<int64_t>({shape.longest, example.length(), example.source_tokens});
     }
   shape.sequences = shape.tokens / std::max<int64_t>(shortest, 1);
   if (shape.source_tokens > 0)
     shape.sequences = std::min(shape.sequences, shape.source_tokens / std::max<int64_t>(shortest_source, 1));
+  if (!dataset.train.empty()) {
+    const data::StepStream stream = steps();
+    // Later epochs have hardly more, and a micro-batch with more takes one chunk of logits more.
+    shape.labels = stream.most_labels(std::min(total_steps(stream), 4 * stream.steps_per_epoch()));
+    for (const auto& batch : data::sequential_batches(dataset.eval, shape.tokens, shape.source_tokens))
+      shape.labels = std::max(shape.labels, batch.trained());
+  }
   return shape;
 }
 
@@ -153,9 +160,10 @@ Prepared prepare(Recipe recipe) {
   require_known_ids(prepared.dataset.eval, prepared.config.vocab);
   prepared.recipe = std::move(recipe);
   release_free_memory();
-  // The first step is followed by a measurement of the limit, whose operands come on top.
+  // The first step is followed by a measurement of the limit, which comes on top; what writing a checkpoint
+  // takes later is less.
   prepared.program_bytes = static_cast<int64_t>(resident_bytes()) +
-                           backend::matmul_limit_bytes(compute_dtype(prepared.recipe)) + kBeside;
+                           backend::matmul_limit_bytes(compute_dtype(prepared.recipe)) + kFirstStep;
   return prepared;
 }
 

@@ -183,6 +183,7 @@ void Run::one_step(int64_t step) {
   if (result_.seconds_to_first_step == 0) {
     result_.seconds_to_first_step = now_seconds() - options_.started;
     result_.matmul_limit = backend::matmul_limit_flops(compute_dtype(recipe_));
+    release_free_memory();  // its operands, before a checkpoint is written on top of them
     smooth_seconds_ = seconds;
   } else {  // the first step pays for what is made once
     training_seconds_ += seconds;

@@ -26,11 +26,10 @@ Tensor tensor_of(Context& cx, const std::vector<T>& values, DType dtype, const c
 
 // Hidden states are let go of here, before backward begins.
 ops::HeadLoss head_loss(Context& cx, const models::Model& model, autograd::Variable h, const Tensor& rows,
-                        const Tensor& labels, float weight) {
+                        const Tensor& labels, float weight, int64_t head_rows) {
   const ops::LinearArgs head = model.head(cx, h.size(0));
   if (labels.dtype() == kF32) return ops::head_squared_error(cx, h, head, rows, labels, weight);
-  return ops::head_cross_entropy(cx, h, head, rows, labels, weight,
-                                 head_chunk_rows(model.config().outputs(), h.size(0)));
+  return ops::head_cross_entropy(cx, h, head, rows, labels, weight, head_rows);
 }
 
 }  // namespace
@@ -109,10 +108,12 @@ std::vector<autograd::Parameter*> trainable_parameters(models::Model& model, con
   return parameters;
 }
 
-int64_t head_chunk_rows(int64_t vocab, int64_t tokens) {
+int64_t head_chunk_rows(int64_t vocab, const StepShape& shape) {
   constexpr int64_t kAlways = 48 << 20, kRows = 32;  // bytes that are taken without asking
-  const int64_t always = kAlways / (4 * std::max<int64_t>(vocab, 1)), used = std::min(2 * always, tokens / 2);
-  return std::clamp<int64_t>(std::max(always, used) / kRows * kRows, kRows, 512);
+  const int64_t always = kAlways / (4 * std::max<int64_t>(vocab, 1)),
+                used = std::min(2 * always, shape.tokens / 2);
+  const int64_t rows = std::clamp<int64_t>(std::max(always, used) / kRows * kRows, kRows, 512);
+  return std::min(rows, std::max<int64_t>(shape.all_labels(), 1));
 }
 
 data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {
@@ -141,7 +142,7 @@ data::MicroBatch largest_micro(const StepShape& shape, models::Task task) {
 }
 
 MicroResult run_micro(const models::Model& model, Context& cx, const data::MicroBatch& batch, Pass pass,
-                      float weight, bool with_adapter) {
+                      float weight, bool with_adapter, int64_t head_rows) {
   const auto tokens = static_cast<int64_t>(batch.ids.size());
   const MemoryGroup group(cx.allocator(), "activations");
   autograd::Tape tape;
@@ -158,7 +159,8 @@ MicroResult run_micro(const models::Model& model, Context& cx, const data::Micro
   const bool scores = model.config().task == models::Task::kRegression;
   const Tensor labels =
       scores ? tensor_of(cx, batch.targets, kF32, "targets") : tensor_of(cx, batch.labels, kI32, "labels");
-  const ops::HeadLoss head = head_loss(cx, model, model.forward(cx, input, nullptr), rows, labels, weight);
+  const ops::HeadLoss head =
+      head_loss(cx, model, model.forward(cx, input, nullptr), rows, labels, weight, head_rows);
   if (pass == Pass::kTrain) {
     Tensor one = cx.empty({1}, kF32, "loss gradient");
     if (one.raw() != nullptr) one.data<float>()[0] = 1.0f;

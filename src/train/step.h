@@ -31,13 +31,15 @@ struct StepShape {
   int64_t tokens = 0;         // of the stream, an encoder–decoder's decoder's
   int64_t sequences = 0;      // segments in it
   int64_t source_tokens = 0;  // of the encoder's stream
+  int64_t longest = 0;        // of one segment; 0: as long as the stream
+  int64_t labels = 0;         // most of a micro-batch; 0: every token
   int64_t all_tokens() const { return tokens + source_tokens; }
+  int64_t all_labels() const { return labels > 0 ? labels : tokens; }
 };
 
 // Rows of the head's logits that are made at a time: 48 MB of them, or up to 96 MB, for which the head is
-// packed half as often, while they are at most half of `tokens`: of a row without a label nothing is touched,
-// and the plan would count it.
-int64_t head_chunk_rows(int64_t vocab, int64_t tokens);
+// packed half as often, while they are at most half of the tokens; never more than there are labels.
+int64_t head_chunk_rows(int64_t vocab, const StepShape& shape);
 
 struct MicroResult {
   double loss_sum =
@@ -45,10 +47,11 @@ struct MicroResult {
   int64_t trained = 0;
 };
 // kTrain adds the gradients of weight · loss_sum to the parameters; kScore makes the loss alone, without
-// dropout. Every allocation comes from cx.allocator().
+// dropout. head_rows: head_chunk_rows() of the largest micro-batch. Every allocation comes from
+// cx.allocator().
 enum class Pass : uint8_t { kTrain, kScore };
 MicroResult run_micro(const models::Model& model, Context& cx, const data::MicroBatch& batch, Pass pass,
-                      float weight, bool with_adapter);
+                      float weight, bool with_adapter, int64_t head_rows);
 // A micro-batch of that shape without content, every token (of a classifier: every sequence) with a label,
 // for the meta device.
 data::MicroBatch largest_micro(const StepShape& shape, models::Task task = models::Task::kCausalLm);

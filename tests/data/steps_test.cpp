@@ -127,6 +127,20 @@ TEST(Steps, CapacitiesAndTotalsHold) {
   }
 }
 
+TEST(Steps, MostLabelsAreThoseOfTheFullestMicroBatch) {
+  const auto examples = many();
+  for (const bool packing : {true, false}) {
+    const StepOptions options{
+        .batch_size = 2, .accumulation = 3, .packing = packing, .max_seq_length = 64, .seed = 4};
+    const StepStream stream(examples, options);
+    int64_t most = 0;
+    for (int64_t s = 0; s < 3 * stream.steps_per_epoch(); ++s) {
+      for (const MicroBatch& micro : stream.step(s).micro) most = std::max(most, micro.trained());
+      EXPECT_EQ(StepStream(examples, options).most_labels(s + 1), most) << s + 1 << " steps";
+    }
+  }
+}
+
 TEST(Steps, PackingFillsSequences) {
   const auto examples = many();
   StepOptions options{.batch_size = 1, .accumulation = 1, .packing = true, .max_seq_length = 64, .seed = 1};

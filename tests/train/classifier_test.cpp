@@ -139,7 +139,7 @@ TEST(Classifier, ThePlanIsWhatTheLedgerMeasures) {
     const auto groups = engine.ledger().groups_at_peak();
     const int64_t weights = groups.count("weights") ? groups.at("weights") : 0,
                   planned = plan.bytes("base") + plan.bytes("scales");
-    EXPECT_NEAR(static_cast<double>(plan.total() - planned) /
+    EXPECT_NEAR(static_cast<double>(plan.total() - planned - plan.thread_bytes()) /
                     static_cast<double>(engine.ledger().peak_bytes() - weights),
                 1.0, 0.05)
         << memory_table(plan);

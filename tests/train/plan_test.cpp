@@ -29,8 +29,11 @@ void expect_predicted_peak(const Prepared& prepared) {
                 planned_weights = plan.bytes("base") + plan.bytes("scales");
   // The ledger counts in units of 64 bytes, which shows in a model of such small tensors.
   EXPECT_LE(static_cast<double>(weights), 1.05 * static_cast<double>(planned_weights));
+  // Buffers that belong to threads are no part of the ledger: tests/backend/workspace_test.cpp.
   const auto measured = static_cast<double>(engine.ledger().peak_bytes() - weights);
-  const auto predicted = static_cast<double>(plan.total() - planned_weights);
+  const auto predicted = static_cast<double>(plan.total() - planned_weights - plan.thread_bytes());
+  EXPECT_LE(groups.at("scratch"), plan.bytes("scratch") - plan.thread_bytes() + 4 * 64)
+      << "a kernel asked for more than was reserved";
   EXPECT_NEAR(predicted / measured, 1.0, 0.05) << memory_table(plan) << parts;
   if (prepared.recipe.dtype == "f32" && weights > 0) {
     EXPECT_NEAR(static_cast<double>(planned_weights) / static_cast<double>(weights), 1.0, 0.05)
@@ -81,6 +84,22 @@ INSTANTIATE_TEST_SUITE_P(Recipes, PredictedPeak,
                          testing::Combine(testing::Values("nf4", "none", "int8"),
                                           testing::Values("f32", "bf16"),
                                           testing::Values("none", "selective", "block")));
+
+TEST(Plan, LogitsAreOfNoMoreRowsThanAMicroBatchHasLabels) {
+  EXPECT_EQ(head_chunk_rows(50'000, {.tokens = 256}),
+            head_chunk_rows(50'000, {.tokens = 256, .labels = 256}));
+  EXPECT_EQ(head_chunk_rows(50'000, {.tokens = 256, .labels = 145}), 145);
+  EXPECT_EQ(head_chunk_rows(50'000, {.tokens = 2048, .labels = 1000}),
+            head_chunk_rows(50'000, {.tokens = 2048}));
+  const TempDir dir;
+  const Prepared prepared = tiny_run(dir.path, {});
+  const auto logits = [&](int64_t labels) {
+    const StepShape shape{.tokens = 512, .sequences = 8, .labels = labels};
+    return plan_step(prepared.files, prepared.recipe, shape, Checkpointing::kBlock).arena_rows[1].bytes;
+  };
+  EXPECT_EQ(logits(0), logits(512));
+  EXPECT_EQ(logits(0), 4 * logits(128));
+}
 
 TEST(Plan, CheckpointingPoliciesNeedLessAndLess) {
   const TempDir dir;

@@ -1,6 +1,9 @@
 // A product on the CPU as its parts pass it on.
 #pragma once
+#include <array>
+
 #include "backend/cpu/gemm_step.h"
+#include "backend/cpu/local_buffer.h"
 #include "backend/kernels/matmul.h"
 
 namespace nibble::backend::cpu {
@@ -44,6 +47,21 @@ inline int64_t stored_steps(Step step, int64_t k) {
   constexpr int64_t kSteps = kFixedRun / 2;
   return step == Step::kFixedPoint ? k + (k + kSteps - 1) / kSteps : k;
 }
+
+// How a product of more than kFewRows rows divides B, and the room it asks the stream for, in floats.
+struct Packing {
+  int64_t block = 0;                   // steps of one pass over a panel
+  int64_t slice = 0, slab = 0;         // columns and steps of B that are packed at a time
+  Step q_step = Step::kFloat;          // of t · q
+  int64_t q_steps = 0, ld_t = 0;       // of r; between the rows of t
+  int64_t b = 0, q = 0, p = 0, t = 0;  // one behind the other in the kernel's slot
+  int64_t sums = 0;                    // in the partial sums' slot
+};
+// Of a product whose step is step_of_product().
+Packing packing_of(const Product& product);
+Step step_of_product(const Product& product);
+// The most that one thread keeps of its own for such a product, also of few rows.
+LocalCounts local_counts_of(const Product& product);
 
 // Our own packed multiply-adds. Operands of bf16 are widened while they are packed, or, with many rows on a
 // processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then rounded. Step::kFixedPoint

@@ -14,6 +14,8 @@
 #ifndef NIBBLE_CPU_MATMUL_PACKED
 #define NIBBLE_CPU_MATMUL_PACKED
 namespace nibble::backend::cpu {
+// Columns that a tile sums at a time: a multiple of every panel width.
+inline constexpr int64_t kChunk = 512;
 // A low-rank pair in the form in which tiles read it.
 struct PackedPair {
   const float* p = nullptr;    // panels of p over the present k, or null: t is complete
@@ -86,7 +88,6 @@ void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, i
 }
 
 constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it saves
-constexpr int64_t kChunk = 512;      // a multiple of every panel width
 constexpr int64_t kPastCaches = 4 << 20;
 
 int64_t panel_width() { return gemm_panel_width(); }
@@ -268,7 +269,9 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.steps();
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
-  const TileOfA a = tile_of_step(p, row, rows, k0, k, block, readers);
+  // Where B is packed by the block so is A: of all of a long k it would take this thread megabytes.
+  const bool by_block = packed == nullptr;
+  TileOfA a = by_block ? TileOfA{} : tile_of_step(p, row, rows, k0, k, block, readers);
   if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
   // Written once, and larger than the caches: nothing is gained by reading its lines in first.
   const bool past_caches = direct && first && last && block >= k && p.low_rank == nullptr &&
@@ -282,22 +285,28 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   for (int64_t j = 0; j < columns; j += kChunk) {
     const int64_t count = std::min(kChunk, columns - j);
     const int64_t offset = row * p.ldc + column + j;
-    float* c = direct ? static_cast<float*>(p.c) + offset : wide + j;
-    int64_t ldc = direct ? p.ldc : ld_wide;
-    if (!direct && wide == nullptr) {
-      ldc = kChunk + 16;
+    float* c = nullptr;  // sums, where a single block does not round them at once
+    int64_t ldc = kChunk + 16;
+    if (direct || wide != nullptr) {
+      c = direct ? static_cast<float*>(p.c) + offset : wide + j;
+      ldc = direct ? p.ldc : ld_wide;
+    } else if (!finishes || k > block) {
       c = local_buffer(LocalSlot::kC, rows * ldc);
     }
     for (int64_t at = 0; at < k; at += block) {
       const int64_t depth = std::min(block, k - at);
-      const int64_t before = stored_steps(p.step, at);
-      const float* panels = packed + j * stored_steps(p.step, k) + before * width;
-      int64_t stride = stored_steps(p.step, k) * width;
-      if (packed == nullptr) {
-        stride = stored_steps(p.step, depth) * width;
+      const float *panels = nullptr, *rows_of_a = nullptr;
+      int64_t stride = stored_steps(p.step, by_block ? depth : k) * width;
+      if (by_block) {
+        a = tile_of_step(p, row, rows, k0 + at, depth, depth, readers);
+        rows_of_a = a.data;
         float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * stride);
         pack_b(p.b, p.step, k0 + at, depth, column + j, count, own);
         panels = own;
+      } else {
+        const int64_t before = stored_steps(p.step, at);
+        rows_of_a = a.data + (a.ld == 0 ? padded * before : at);
+        panels = packed + j * stored_steps(p.step, k) + before * width;
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
       GemmResult out{.alpha = p.alpha,
@@ -323,9 +332,9 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
         }
       }
       if (a.ld == 0)
-        packed_block(p.step, rows, count, depth, a.data + padded * before, panels, stride, out);
+        packed_block(p.step, rows, count, depth, rows_of_a, panels, stride, out);
       else
-        block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, a.data + at, a.ld, panels, stride, out);
+        block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, rows_of_a, a.ld, panels, stride, out);
     }
     if (finishes) continue;
     if (t != nullptr)
@@ -374,6 +383,11 @@ int64_t tiles_of_rows(int64_t m) {
   return std::min(groups, threads() * divide(share * kRowGroup, kTileRows));
 }
 
+// Columns of a thread's part where rows are few.
+int64_t few_columns(int64_t n, int64_t width) {
+  return std::clamp<int64_t>(divide(divide(n, 2 * threads()), width) * width, width, kChunk);
+}
+
 bool can_pair(const Product& p) {
   const auto even = [](const Matrix& m) { return m.dtype == kBF16 && (!m.transposed || m.ld % 2 == 0); };
   return p.m > kFewRows && p.k % 2 == 0 && !p.a.transposed && (p.a.dtype == kF32 || p.a.ld % 2 == 0) &&
@@ -394,48 +408,72 @@ Step bf16_step() {
 }
 void force_bf16_step(std::optional<Step> step) { forced_step = step; }
 
-void multiply_packed(Stream& stream, Product p) {
-  PackedPair pair;
-  if (p.step != Step::kFixedPoint && can_pair(p)) p.step = bf16_step();
-  const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)();
-  const int64_t depth = p.steps(), block = block_of_k(p.step, depth);
-  const bool few = p.m <= kFewRows;
+Step step_of_product(const Product& p) {
+  return p.step != Step::kFixedPoint && can_pair(p) ? bf16_step() : p.step;
+}
+
+Packing packing_of(const Product& p) {
+  const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)(), depth = p.steps();
+  Packing f;
+  f.block = block_of_k(p.step, depth);
+  f.slice = std::min(divide(p.n, width) * width, kSlice);
   // Slabs of k where B is too large to be packed whole; sums in between are f32.
-  const int64_t slice = few ? p.n : std::min(divide(p.n, width) * width, kSlice);
-  int64_t slab = depth;
-  if (!few && slab * slice > kPacked) slab = std::max<int64_t>(1, kPacked / slice / block) * block;
-  const bool wide = slab < depth && p.c_dtype != kF32;
-  float* sums = nullptr;
-  if (wide)
-    sums =
-        reinterpret_cast<float*>(stream.scratch(Stream::kPartialSlot, static_cast<size_t>(p.m * slice) * 4));
-  float *packed = nullptr, *packed_p = nullptr, *packed_q = nullptr;
-  if (!few) {
-    const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
-    pair.ld = divide(r, width) * width;
-    pair.q_step = p.step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : p.step;
-    pair.steps = pair.q_step == Step::kFloat ? r : r / 2;
-    const int64_t k = stored_steps(p.step, slab), of_r = stored_steps(pair.q_step, pair.steps);
-    packed = reinterpret_cast<float*>(
-        stream.scratch(Stream::kKernelSlot,
-                       static_cast<size_t>(columns * (k + of_r) + pair.ld * (k + p.m)) * sizeof(float)));
-    packed_q = packed + columns * k;
-    packed_p = packed_q + columns * of_r;
-    pair.t = packed_p + pair.ld * k;
-  }
-  if (few) {
-    const int64_t columns =
-        std::clamp<int64_t>(divide(divide(p.n, 2 * threads()), width) * width, width, 512);
-    parallel_for(p.n, columns, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(tile)(p, 0, p.m, begin, end - begin, 0, depth, block, nullptr, nullptr, 0, {});
+  f.slab = depth;
+  if (f.slab * f.slice > kPacked) f.slab = std::max<int64_t>(1, kPacked / f.slice / f.block) * f.block;
+  if (f.slab < depth && p.c_dtype != kF32) f.sums = p.m * f.slice;
+  const int64_t r = p.low_rank == nullptr ? 0 : p.low_rank->r;
+  f.ld_t = divide(r, width) * width;
+  f.q_step = p.step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : p.step;
+  f.q_steps = f.q_step == Step::kFloat ? r : r / 2;
+  const int64_t k = stored_steps(p.step, f.slab);
+  f.b = f.slice * k;
+  f.q = f.slice * stored_steps(f.q_step, f.q_steps);
+  f.p = f.ld_t * k;
+  f.t = f.ld_t * p.m;
+  return f;
+}
+
+LocalCounts local_counts_of(const Product& p) {
+  const Packing f = packing_of(p);
+  const bool few = p.m <= kFewRows, sums = p.c_dtype != kF32 && (few || f.sums == 0) &&
+                                           (p.step == Step::kFixedPoint || p.steps() > f.block);
+  const int64_t rows = divide(std::min(p.m, kTileRows), kRowGroup) * kRowGroup,
+                k = stored_steps(p.step, few ? std::min(f.block, p.steps()) : f.slab);
+  LocalCounts counts{};
+  const auto of = [&](LocalSlot slot) -> int64_t& { return counts[static_cast<size_t>(slot)]; };
+  of(LocalSlot::kA) = rows * (k + 32);  // as it lies, rows are padded
+  if (few) of(LocalSlot::kB) = few_columns(p.n, HWY_DYNAMIC_DISPATCH(panel_width)()) * k;
+  if (sums) of(LocalSlot::kC) = rows * (kChunk + 16);
+  if (p.a.dtype == kF32 && (p.step == Step::kPair || p.step == Step::kEmulatedPair))
+    of(LocalSlot::kD) = rows * f.slab;
+  if (p.low_rank != nullptr)
+    of(LocalSlot::kD) = std::max(of(LocalSlot::kD), rows * stored_steps(f.q_step, f.q_steps) + 4);
+  return counts;
+}
+
+void multiply_packed(Stream& stream, Product p) {
+  p.step = step_of_product(p);
+  const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)(), depth = p.steps();
+  if (p.m <= kFewRows) {
+    parallel_for(p.n, few_columns(p.n, width), [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(tile)
+      (p, 0, p.m, begin, end - begin, 0, depth, block_of_k(p.step, depth), nullptr, nullptr, 0, {});
     });
     return;
   }
+  const Packing f = packing_of(p);
+  const auto room = [&](int slot, int64_t floats) {
+    return reinterpret_cast<float*>(stream.scratch(slot, static_cast<size_t>(floats) * sizeof(float)));
+  };
+  float* sums = f.sums > 0 ? room(Stream::kPartialSlot, f.sums) : nullptr;
+  float* packed = room(Stream::kKernelSlot, f.b + f.q + f.p + f.t);
+  float *packed_q = packed + f.b, *packed_p = packed_q + f.q;
+  PackedPair pair{.q_step = f.q_step, .t = packed_p + f.p, .ld = f.ld_t, .steps = f.q_steps};
   const int64_t tiles = tiles_of_rows(p.m), groups = divide(p.m, kRowGroup);
-  for (int64_t column = 0; column < p.n; column += slice) {
-    const int64_t columns = std::min(slice, p.n - column);
-    for (int64_t k0 = 0; k0 < depth; k0 += slab) {
-      const int64_t k = std::min(slab, depth - k0);
+  for (int64_t column = 0; column < p.n; column += f.slice) {
+    const int64_t columns = std::min(f.slice, p.n - column);
+    for (int64_t k0 = 0; k0 < depth; k0 += f.slab) {
+      const int64_t k = std::min(f.slab, depth - k0);
       parallel_for(columns, 2 * width, [&](int64_t begin, int64_t end) {
         HWY_DYNAMIC_DISPATCH(pack_b)
         (p.b, p.step, k0, k, column + begin, end - begin, packed + begin * stored_steps(p.step, k));
@@ -452,8 +490,8 @@ void multiply_packed(Stream& stream, Product p) {
         const int64_t begin = i * groups / tiles * kRowGroup,
                       end = std::min(p.m, (i + 1) * groups / tiles * kRowGroup);
         HWY_DYNAMIC_DISPATCH(tile)
-        (p, begin, end - begin, column, columns, k0, k, block, packed, wide ? sums + begin * slice : nullptr,
-         slice, pair);
+        (p, begin, end - begin, column, columns, k0, k, f.block, packed,
+         sums != nullptr ? sums + begin * f.slice : nullptr, f.slice, pair);
       });
     }
   }
