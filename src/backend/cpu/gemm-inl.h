@@ -229,12 +229,13 @@ HWY_INLINE void pack_rows_transposed(const T* from, int64_t ld, int64_t k, int64
 }
 
 // The same of pairs from bf16 Aᵀ [k, m]: rows 2p and 2p + 1 interleaved; a zero beside a last one.
+template <int64_t kRows = kGemmRows>
 HWY_INLINE void pack_rows_transposed_of_pairs(const BFloat16* from, int64_t ld, int64_t k, int64_t rows,
                                               float* to) {
   const hn::CappedTag<uint32_t, 4> d;
   const hn::Rebind<uint16_t, decltype(d)> d16;
   const auto* bits = reinterpret_cast<const uint16_t*>(from);
-  for (int64_t p = 0; p < k; p += 2, bits += 2 * ld, to += kGemmRows) {
+  for (int64_t p = 0; p < k; p += 2, bits += 2 * ld, to += kRows) {
     auto* o = reinterpret_cast<uint32_t*>(to);
     const uint16_t* second = p + 1 < k ? bits + ld : nullptr;
     int64_t i = 0;

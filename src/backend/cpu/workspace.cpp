@@ -44,11 +44,11 @@ Workspace cpu_matmul_workspace(const ProductWorkspace& w) {
 }
 
 Workspace cpu_thin_gradient_workspace(int64_t r, int64_t t) {
-  constexpr int64_t kGroup = 12;  // of rows, as AVX-512 has them; others take as much or less
-  constexpr int64_t kBlock = 256, kColumns = 96;
+  constexpr int64_t kBlock = 256, kColumns = 96, kMostGroup = 12;
+  const int64_t padded = r + kMostGroup - 1;
   Workspace w;
-  w.kernel = ((t + 1) * ((r + kGroup - 1) / kGroup * kGroup) + 4) * 4;
-  w.local = {0, kBlock * kColumns * 4, r * kColumns * 4};
+  w.kernel = ((t + 1) * padded + 4) * 4;
+  w.local = {0, kBlock * kColumns * 4, padded * kColumns * 4};
   return w;
 }
 
