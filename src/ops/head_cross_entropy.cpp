@@ -13,12 +13,15 @@
 namespace nibble::ops {
 namespace {
 
+using backend::LossGradient;
+
 // What is made of a chunk of logits: the losses of its rows, and the gradient in the logits' place.
 struct RowLoss {
   const char* op;
   DType labels;
-  void (*kernel)(backend::Stream&, Tensor& logits, const Tensor& labels, float weight, bool gradient,
-                 Tensor& losses);
+  void (*kernel)(backend::Stream&, Tensor& logits, const Tensor& labels, float weight,
+                 backend::LossGradient gradient, Tensor& losses);
+  bool rounds = false;  // can it give the gradient as bf16?
 };
 
 bool on_host(const Tensor& t) { return t.raw() != nullptr && t.device() == Device::kCpu; }
@@ -94,6 +97,11 @@ HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const
   }
   Backward b(cx, Tensor());
   const backend::ProductLease w(stream, *head.weight, cx.compute());
+  // Half of what is written and read again, where only a product that rounds it anyway reads it.
+  const bool rounded = kind.rounds && wants_dh && on_host(logits) && !w.fixed_point() &&
+                       w.values().dtype() == kBF16 && backend::rounds_left_side(cx.device()) &&
+                       branches.empty() && head.softcap <= 0 && !head.trainable.requires_grad() &&
+                       !head.bias.requires_grad();
 
   for (int64_t begin = 0; begin < n; begin += capacity) {
     const int64_t m = std::min(capacity, n - begin);
@@ -112,11 +120,16 @@ HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const
     if (head.softcap > 0) backend::softcap(stream, scores, head.softcap, scores);
     Tensor kept = capped ? capped.rows(0, m) : Tensor();
     if (kept) backend::accumulate(stream, scores, kept, false);
-    kind.kernel(stream, scores, labels.rows(begin, begin + m), weight, gradient, token_losses);
+    kind.kernel(stream, scores, labels.rows(begin, begin + m), weight,
+                !gradient ? LossGradient::kNone
+                : rounded ? LossGradient::kBF16
+                          : LossGradient::kF32,
+                token_losses);
     if (!gradient) continue;
     if (kept) backend::softcap_backward(stream, scores, kept, head.softcap, scores);
 
-    const Tensor& dy = scores;  // f32: products take it as it is
+    // f32: products take it as it is. Rounded rows lie as far apart.
+    const Tensor dy = rounded ? Tensor::borrow(scores.raw(), {m, 2 * vocab}, kBF16, nullptr) : scores;
     Tensor dx = wants_dh ? dhc.rows(0, m) : Tensor();
     if (wants_dh)
       backend::matmul(stream, dy, w.values(), dx, {.fixed_point = w.fixed_point(), .absmax = w.absmax()});
@@ -156,19 +169,20 @@ HeadLoss head_cross_entropy(Context& cx, const Variable& h, const LinearArgs& he
                             const Tensor& labels, float weight, int64_t chunk_rows) {
   constexpr RowLoss kKind{
       "head_cross_entropy", kI32,
-      [](backend::Stream& stream, Tensor& logits, const Tensor& l, float w, bool gradient, Tensor& losses) {
-        backend::cross_entropy(stream, logits, l, w, gradient, losses);
-      }};
+      [](backend::Stream& stream, Tensor& logits, const Tensor& l, float w, LossGradient gradient,
+         Tensor& losses) { backend::cross_entropy(stream, logits, l, w, gradient, losses); },
+      true};
   return head_loss(cx, h, head, rows, labels, weight, chunk_rows, kKind);
 }
 
 HeadLoss head_squared_error(Context& cx, const Variable& h, const LinearArgs& head, const Tensor& rows,
                             const Tensor& targets, float weight) {
-  constexpr RowLoss kKind{
-      "head_squared_error", kF32,
-      [](backend::Stream& stream, Tensor& scores, const Tensor& t, float w, bool gradient, Tensor& losses) {
-        backend::squared_error(stream, scores, t, w, gradient, losses);
-      }};
+  constexpr RowLoss kKind{"head_squared_error", kF32,
+                          [](backend::Stream& stream, Tensor& scores, const Tensor& t, float w,
+                             LossGradient gradient, Tensor& losses) {
+                            backend::squared_error(stream, scores, t, w, gradient != LossGradient::kNone,
+                                                   losses);
+                          }};
   require(head.weight->rows() == 1, kKind.op, "the head gives {} scores where one is compared",
           head.weight->rows());
   return head_loss(cx, h, head, rows, targets, weight, h.size(0), kKind);

@@ -42,8 +42,8 @@ class StepWatch : public autograd::OpObserver, public backend::KernelWatch {
       return 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
     };
     if (key == "matmul") {
-      const Tensor &a = *arguments[0], &b = *arguments[1], &c = *arguments[2];
-      const int64_t m = c.size(0), n = c.size(1), k = m == 0 ? 0 : a.numel() / m;
+      const Tensor &b = *arguments[1], &c = *arguments[2];
+      const int64_t m = c.size(0), n = c.size(1), k = n == 0 ? 0 : b.numel() / n;
       key = fmt::format("matmul [{}, {}] · {} {}", m, k, n, dtype_name(b.dtype()));
       flops = product(m, n, k);
     } else if (key == "low_rank_matmul") {

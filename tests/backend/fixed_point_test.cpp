@@ -329,7 +329,8 @@ TEST(FixedPoint, RefusesWhatDoesNotFit) {
             "[matmul] int8 codes [4, 6] come with the f32 absmax of each of their rows, got none");
   EXPECT_EQ(message(a, even.codes, {.transpose_b = true, .absmax = &even.absmax}),
             "[matmul] int8 codes are multiplied in fixed point only");
-  EXPECT_EQ(message(a, a, {.transpose_a = true, .transpose_b = true, .fixed_point = true}),
+  const Tensor b = random_tensor({4, 2}, kF32, 1);
+  EXPECT_EQ(message(a, b, {.transpose_a = true, .transpose_b = true, .fixed_point = true}),
             "[matmul] fixed point needs an even k and a left side as it lies, got k 2");
 }
 

@@ -2,6 +2,7 @@
 
 #include "backend/cpu/gemm_step.h"
 #include "tests/backend/matmul_cases.h"
+#include "tests/message_of.h"
 
 namespace nibble::backend {
 namespace {
@@ -369,6 +370,37 @@ TEST(ThinGradient, SameBytesForAnyThreads) {
       return bytes_of(g);
     });
   }
+}
+
+TEST(Matmul, ColumnsOfABeyondKAreNotRead) {
+  Stream stream(host_allocator());
+  on_every_target([&] {
+    for (const int64_t m : {5, 130})
+      for (const DType ta : kFloats)
+        for (const DType tb : kFloats) {
+          const int64_t k = 34, ld = 40, n = 70;
+          const Tensor narrow = random_tensor({m, k}, ta, 1), b = random_tensor({k, n}, tb, 2);
+          Tensor wide = Tensor::empty(host_allocator(), {m, ld}, ta, "wide"),
+                 of_narrow = random_tensor({m, n}, kF32, 3), of_wide = random_tensor({m, n}, kF32, 4);
+          const auto row = static_cast<size_t>(narrow.bytes() / m),
+                     next = static_cast<size_t>(wide.bytes() / m);
+          std::memset(wide.raw(), 0xFF, static_cast<size_t>(wide.bytes()));  // NaN
+          for (size_t i = 0; i < static_cast<size_t>(m); ++i)
+            std::memcpy(wide.raw() + i * next, narrow.raw() + i * row, row);
+          matmul(stream, narrow, b, of_narrow, {});
+          matmul(stream, wide, b, of_wide, {});
+          EXPECT_EQ(bytes_of(of_wide), bytes_of(of_narrow)) << m << " rows";
+        }
+  });
+}
+
+TEST(Matmul, RefusesSidesOfDifferentK) {
+  register_cpu_kernels();
+  Stream stream(host_allocator());
+  const Tensor a = random_tensor({2, 3}, kF32, 1), b = random_tensor({4, 2}, kF32, 2);
+  Tensor c = random_tensor({2, 2}, kF32, 3);
+  EXPECT_EQ(message_of([&] { matmul(stream, a, b, c, {}); }),
+            "[matmul] k is 4 in B [4, 2] and does not fit A [2, 3]");
 }
 
 TEST(Matmul, RefusesOtherTypes) {

@@ -219,7 +219,8 @@ TEST(CrossEntropy, LossAndGradient) {
                     ? 0
                     : 0.5 * (std::exp(x[r * v + i]) / sum - (static_cast<int32_t>(i) == labels[r] ? 1 : 0));
         }
-        cross_entropy(stream, logits.tensor, indices(labels), 0.5f, gradient, losses.tensor);
+        cross_entropy(stream, logits.tensor, indices(labels), 0.5f,
+                      gradient ? LossGradient::kF32 : LossGradient::kNone, losses.tensor);
         logits.expect_untouched("logits");
         losses.expect_untouched("losses");
         expect_near(losses.tensor, loss, 1e-6, "loss");
@@ -228,12 +229,36 @@ TEST(CrossEntropy, LossAndGradient) {
   });
 }
 
+// The second half of each row is free; a rest of a vector and a label at either end are where it might fail.
+TEST(CrossEntropy, AGradientOfBf16IsTheOtherRounded) {
+  Stream stream(host_allocator());
+  on_every_target([&] {
+    for (const int64_t vocabulary : {1, 2, 7, 16, 33, 5000}) {
+      const std::vector<int32_t> labels = {0, -1, static_cast<int32_t>(vocabulary - 1)};
+      const Tensor scores = random_tensor({3, vocabulary}, kF32, 1);
+      Guarded wide = guarded(scores), narrow = guarded(scores);
+      Tensor losses = Tensor::empty(host_allocator(), {3}, kF32, "losses"),
+             same = Tensor::empty(host_allocator(), {3}, kF32, "losses");
+      cross_entropy(stream, wide.tensor, indices(labels), 0.5f, LossGradient::kF32, losses);
+      cross_entropy(stream, narrow.tensor, indices(labels), 0.5f, LossGradient::kBF16, same);
+      narrow.expect_untouched("gradient of bf16");
+      EXPECT_EQ(bytes_of(losses), bytes_of(same));
+      for (int64_t r = 0; r < 3; ++r) {
+        const float* want = wide.tensor.data<float>() + r * vocabulary;
+        const auto* got = reinterpret_cast<const BFloat16*>(narrow.tensor.data<float>() + r * vocabulary);
+        for (int64_t i = 0; i < vocabulary; ++i)
+          ASSERT_EQ(to_float(got[i]), to_float(to_bf16(want[i]))) << "row " << r << ", column " << i;
+      }
+    }
+  });
+}
+
 TEST(CrossEntropy, LargeScoresAndNan) {
   register_cpu_kernels();
   Stream stream(host_allocator());
   Tensor logits = tensor_of({1000, -1000, 0, 1, std::nanf(""), 2}, {2, 3}, kF32),
          losses = Tensor::empty(host_allocator(), {2}, kF32, "losses");
-  cross_entropy(stream, logits, indices({1, 0}), 1.0f, true, losses);
+  cross_entropy(stream, logits, indices({1, 0}), 1.0f, LossGradient::kF32, losses);
   EXPECT_EQ(losses.data<float>()[0], 2000.0f);
   EXPECT_EQ(logits.data<float>()[0], 1.0f);
   EXPECT_EQ(logits.data<float>()[1], -1.0f);
@@ -241,7 +266,7 @@ TEST(CrossEntropy, LargeScoresAndNan) {
   // Lanes beyond a short row are no scores of zero.
   Tensor low = tensor_of({-1000, -1001, -1002}, {1, 3}, kF32),
          loss = Tensor::empty(host_allocator(), {1}, kF32, "loss");
-  cross_entropy(stream, low, indices({0}), 1.0f, false, loss);
+  cross_entropy(stream, low, indices({0}), 1.0f, LossGradient::kNone, loss);
   EXPECT_NEAR(loss.data<float>()[0], std::log(1 + std::exp(-1.0) + std::exp(-2.0)), 1e-6);
 }
 
@@ -252,7 +277,7 @@ TEST(CrossEntropy, SameBytesForAnyThreads) {
            losses = Tensor::empty(host_allocator(), {37}, kF32, "losses");
     std::vector<int32_t> labels(37);
     for (size_t i = 0; i < 37; ++i) labels[i] = static_cast<int32_t>(i * 27) - 1;
-    cross_entropy(stream, logits, indices(labels), 1.0f, true, losses);
+    cross_entropy(stream, logits, indices(labels), 1.0f, LossGradient::kF32, losses);
     return bytes_of(logits) + bytes_of(losses);
   });
 }

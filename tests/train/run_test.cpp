@@ -312,9 +312,9 @@ TEST(Run, NonFiniteStopsWithTheLastGoodCheckpointOrIsSkipped) {
 // again.
 int64_t training_calls = 0;
 void lossy_cross_entropy(backend::Stream& stream, Tensor& logits, const Tensor& labels, float factor,
-                         bool gradient, Tensor& losses) {
+                         backend::LossGradient gradient, Tensor& losses) {
   backend::cpu::cross_entropy(stream, logits, labels, factor, gradient, losses);
-  if (!gradient) return;
+  if (gradient == backend::LossGradient::kNone) return;
   ++training_calls;
   if (training_calls == 3 || training_calls == 4)
     losses.data<float>()[0] = std::numeric_limits<float>::quiet_NaN();

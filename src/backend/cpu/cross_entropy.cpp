@@ -9,13 +9,27 @@
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/exp-inl.h"
-#include "backend/cpu/vector-inl.h"
+#include "backend/cpu/gemm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
+// e[i] · share, at the label less `factor`, rounded, over the same memory: what is written lies behind what
+// is read.
+template <Step kStep>
+void round_gradient(const float* e, int64_t n, int32_t label, float share, float factor) {
+  const hn::ScalableTag<float> d;
+  const float at_label = e[label] * share - factor;
+  BFloat16* const to = reinterpret_cast<BFloat16*>(const_cast<float*>(e));
+  for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+    at.store(d, hn::Mul(at.load(d, e), hn::Set(d, share)), operand_of<kStep>(to));
+  });
+  store_part(d, hn::Set(d, at_label), operand_of<kStep>(to + label), 1);
+}
+
 // One row of n scores: -log p(label); the row becomes (softmax - onehot) * factor where that is wanted.
-float cross_entropy_row(float* row, int64_t n, int32_t label, float factor, bool gradient) {
+float cross_entropy_row(float* row, int64_t n, int32_t label, float factor, LossGradient gradient,
+                        [[maybe_unused]] Step step) {
   const hn::ScalableTag<float> d;
   auto highest = hn::Set(d, -INFINITY);
   for_vectors(d, 0, n,
@@ -27,13 +41,21 @@ float cross_entropy_row(float* row, int64_t n, int32_t label, float factor, bool
   for (int64_t begin = 0; begin < n; begin += 4096) {
     auto sum = hn::Zero(d);
     for_vectors(d, begin, std::min(n, begin + 4096), [&](const auto& at) HWY_ATTR {
-      const auto e = exp_f32(d, hn::Sub(at.load_or(d, row, -INFINITY), h));
+      const auto e = fused_exp_f32(d, hn::Sub(at.load_or(d, row, -INFINITY), h));
       sum = hn::Add(sum, e);
-      if (gradient) at.store(d, e, row);
+      if (gradient != LossGradient::kNone) at.store(d, e, row);
     });
     total += hn::GetLane(hn::SumOfLanes(d, sum));
   }
-  if (gradient) {
+  if (gradient == LossGradient::kBF16) {
+    const auto share = static_cast<float>(factor / total);
+#if HWY_TARGET == HWY_AVX3
+    if (step == Step::kPair)
+      round_gradient<Step::kPair>(row, n, label, share, factor);
+    else
+#endif
+      round_gradient<Step::kFloat>(row, n, label, share, factor);
+  } else if (gradient == LossGradient::kF32) {
     const auto share = hn::Set(d, static_cast<float>(factor / total));
     for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(at.load(d, row), share), row); });
     row[label] -= factor;
@@ -48,8 +70,9 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(cross_entropy_row);
 
-void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient,
+void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, LossGradient gradient,
                    Tensor& losses) {
+  const Step step = bf16_step();
   const int64_t n = logits.shape().rows(), vocabulary = logits.shape().last();
   const int32_t* label = labels.data<int32_t>();
   float* loss = losses.data<float>();
@@ -58,10 +81,10 @@ void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, 
     for (int64_t r = begin; r < end; ++r) {
       float* row = rows + r * vocabulary;
       if (label[r] >= 0) {
-        loss[r] = HWY_DYNAMIC_DISPATCH(cross_entropy_row)(row, vocabulary, label[r], factor, gradient);
+        loss[r] = HWY_DYNAMIC_DISPATCH(cross_entropy_row)(row, vocabulary, label[r], factor, gradient, step);
       } else {
         loss[r] = 0;
-        if (gradient) std::fill_n(row, vocabulary, 0.0f);
+        if (gradient != LossGradient::kNone) std::fill_n(row, vocabulary, 0.0f);
       }
     }
   });

@@ -70,7 +70,7 @@ void attention_backward(Stream&, const Tensor& dout, const Tensor& q, const Tens
                         AttentionArgs args, Tensor& dq, Tensor& dk, Tensor& dv, Tensor& dbias,
                         bool accumulate_dbias);
 // cross_entropy.cpp
-void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, bool gradient,
+void cross_entropy(Stream&, Tensor& logits, const Tensor& labels, float factor, LossGradient gradient,
                    Tensor& losses);
 // squared_error.cpp
 void squared_error(Stream&, Tensor& scores, const Tensor& targets, float factor, bool gradient,

@@ -7,6 +7,7 @@
 namespace nibble::backend {
 
 DType product_dtype(Device, DType compute) { return compute; }
+bool rounds_left_side(Device) { return cpu::bf16_step() != cpu::Step::kFloat; }
 // In f32 the answer wanted is that of the decoded weight to the last bits.
 bool multiplies_in_fixed_point(Device, DType compute) {
   return compute == kBF16 && cpu::bf16_step() == cpu::Step::kFloat;
@@ -43,12 +44,14 @@ Matrix matrix_of(const Tensor& t, bool transposed, const Tensor* absmax = nullpt
 
 void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args) {
   require_floats("matmul", {&a, &c});
-  require_right_operand("matmul", b, args.absmax, args.transpose_a ? a.shape()[0] : a.shape()[1],
+  require_right_operand("matmul", b, args.absmax, args.transpose_b ? b.shape()[1] : b.shape()[0],
                         args.fixed_point, args.transpose_a);
   Product p;
   p.m = c.shape()[0];
   p.n = c.shape()[1];
-  p.k = args.transpose_a ? a.shape()[0] : a.shape()[1];
+  p.k = args.transpose_b ? b.shape()[1] : b.shape()[0];
+  require(args.transpose_a ? a.shape()[0] == p.k : a.shape()[1] >= p.k, "matmul",
+          "k is {} in B {} and does not fit A {}", p.k, b.shape(), a.shape());
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) {
     if (!args.accumulate) std::memset(c.raw(), 0, static_cast<size_t>(c.bytes()));

@@ -8,6 +8,7 @@ namespace nibble::backend {
 
 // C = (accumulate ? C : 0) + alpha · op(A) · op(B), row-major; op is transpose where asked.
 //   transpose_a: A is [k, m], else [m, k].   transpose_b: B is [n, k], else [k, n].   C [m, n].
+// Where A is not transposed it may have columns beyond k, which are not read.
 // A and B are F32 or BF16, C F32 or BF16; products of BF16 inputs accumulate in f32, one rounding at the end
 // (two with accumulate). Numeric class: rounding (order of the inner sum is the library's).
 // `fixed_point`: both sides are rounded to integers, A to 14 bits and B to 12 beside the largest of 128
@@ -50,6 +51,9 @@ inline KernelSlot<void(Stream&, const Tensor& s, const Tensor& x, Tensor& g, Thi
 // processor has no bf16 product, bf16 weights are widened while they are packed, so decoding them to F32
 // would only cost memory.
 DType product_dtype(Device device, DType compute);
+// Does a product of an F32 A and a BF16 B round A to BF16 first, with more than a few rows? On processors
+// that multiply pairs of BF16. What makes A may then as well give it rounded.
+bool rounds_left_side(Device device);
 // Are quantized weights (of even sides) and those beside them in bf16 to be multiplied in fixed point? On
 // processors without a bf16 product, where integers are the faster way. A base of 16 or 32 bits is multiplied
 // as the floats it is.
