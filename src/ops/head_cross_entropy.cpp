@@ -51,7 +51,7 @@ std::pair<int64_t, int64_t> part_of(const LoraBranch& branch, const Tensor& rows
 struct HeadBranch {
   HeadBranch(Context& cx, const LoraBranch& b, int64_t rows, bool gradient, bool wants_dx)
       : branch(b),
-        down(cx, b, rows, false),
+        down(cx, b, rows, backend::FixedPoint::kNone),
         up(cx, b),
         xa(cx.empty({rows, b.a.size(0)}, cx.compute(), "lora.xa")) {
     if (gradient) backward.emplace(cx, b, rows, wants_dx);

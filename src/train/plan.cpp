@@ -97,8 +97,9 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   int64_t scales = 0;
   model->visit_linears([&](nn::Linear& linear) {
     scales += scale_bytes(linear.weight());
-    if (backend::multiplies_in_fixed_point(linear.weight(), Device::kCpu, compute_dtype(recipe)))
-      plan.cost.use_fixed_point();
+    const backend::FixedPoint integers =
+        backend::fixed_point_of(linear.weight(), Device::kCpu, compute_dtype(recipe));
+    if (integers != backend::FixedPoint::kNone) plan.cost.use_fixed_point(integers);
   });
   make_trainable(*model, recipe, *allocator);
   const std::vector<autograd::Parameter*> parameters = trainable_parameters(*model, recipe, *allocator);

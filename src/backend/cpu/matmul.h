@@ -32,24 +32,31 @@ struct Product {
   bool accumulate = false;
   const LowRank* low_rank = nullptr;
   Step step = Step::kFloat;
-  int64_t steps() const { return step == Step::kFloat ? k : k / 2; }
+  int64_t steps() const { return k / values_of(step); }
 };
 
 // Up to here columns are divided among threads instead of rows.
 inline constexpr int64_t kFewRows = 96;
 // Values of k that share a scale in fixed point.
 inline constexpr int64_t kFixedRun = 128;
-// Floats that k steps take in a packed row or column: in fixed point a scale follows every run.
+// The same where bytes are multiplied.
+inline constexpr int64_t kByteRun = 128;
+// Steps of a run; 0: there are no runs.
+inline int64_t steps_of_run(Step step) {
+  return step == Step::kFixedPoint ? kFixedRun / 2 : of_bytes(step) ? kByteRun / 4 : 0;
+}
+// Floats that k steps take in a packed row or column: what belongs to a run follows it.
 inline int64_t stored_steps(Step step, int64_t k) {
-  constexpr int64_t kSteps = kFixedRun / 2;
-  return step == Step::kFixedPoint ? k + (k + kSteps - 1) / kSteps : k;
+  const int64_t run = steps_of_run(step);
+  return run == 0 ? k : k + (k + run - 1) / run;
 }
 
 // Our own packed multiply-adds. Operands of bf16 are widened while they are packed, or, with many rows on a
 // processor that multiplies them, packed as pairs; a f32 A beside a bf16 B is then rounded. Step::kFixedPoint
-// asks for integers: of the product, of its t, and of t · q where r is even.
-// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies. In fixed point an even k and A as it
-// lies; an I8 B only there.
+// asks for integers: of the product, of its t, and of t · q where r is even; a step of bytes for bytes of the
+// product alone.
+// REQUIRES: with a low_rank, more than kFewRows rows and A as it lies. With integers A as it lies and a whole
+// number of steps; an I8 B only there, and nothing else with bytes.
 void multiply_packed(Stream& stream, Product product);
 
 }  // namespace nibble::backend::cpu

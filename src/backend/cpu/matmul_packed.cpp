@@ -2,8 +2,8 @@
 // divided among them. With few rows the columns are divided instead and each thread packs its own.
 //
 // k counts steps (gemm_step.h): with pairs every offset along k is half of what it is in values, and operands
-// are read as the floats that two of their neighbours make. Fixed point stores a row of scales after every
-// run of steps (stored_steps).
+// are read as the floats that two of their neighbours make. Integers store a row of scales after every run of
+// steps (stored_steps).
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -17,11 +17,14 @@ namespace nibble::backend::cpu {
 // A low-rank pair in the form in which tiles read it.
 struct PackedPair {
   const float* p = nullptr;    // panels of p over the present k, or null: t is complete
+  Step t_step = Step::kFloat;  // of x · p
   const float* q = nullptr;    // panels of q over the present columns, or null: k goes on
   Step q_step = Step::kFloat;  // of t · q
   float* t = nullptr;          // f32 [m, ld]
   int64_t ld = 0;
   int64_t steps = 0;  // of r
+  // Beside a product of bytes t is made from A as it lies, over all of k at once.
+  int64_t t_steps = 0, t_block = 0;  // of that k, and how many of them are one block
 };
 }  // namespace nibble::backend::cpu
 #endif
@@ -30,6 +33,7 @@ struct PackedPair {
 #define HWY_TARGET_INCLUDE "backend/cpu/matmul_packed.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
+#include "backend/cpu/bytes-inl.h"
 #include "backend/cpu/fixed_point-inl.h"
 #include "backend/cpu/gemm-inl.h"
 
@@ -71,6 +75,13 @@ Matrix paired(Matrix m) {
 // B steps [k0, k0 + k), columns [column, column + columns) as panels at `to`.
 void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
   const int64_t width = gemm_panel_width();
+  if (of_bytes(step)) {
+    const auto* from = static_cast<const int8_t*>(b.data);
+    if (!b.transposed) return pack_bytes(from + 4 * k0 * b.ld + column, b.ld, k, columns, to);
+    for (int64_t j = 0; j < columns; j += width, to += stored_steps(step, k) * width)
+      pack_bytes_transposed(from + (column + j) * b.ld + 4 * k0, b.ld, k, columns - j, to);
+    return;
+  }
   if (step == Step::kFixedPoint) {
     if (b.dtype == kF32) return pack_fixed_columns<float>(b, k0, k, column, columns, to);
     if (b.dtype == kBF16) return pack_fixed_columns<BFloat16>(b, k0, k, column, columns, to);
@@ -169,9 +180,27 @@ const float* fixed_tile(LocalSlot slot, const Matrix& a, int64_t row, int64_t ro
   return to;
 }
 
-TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
-                     int64_t columns) {
-  const Step step = p.step;
+template <class T>
+const float* byte_tile(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block) {
+  float* to = local_buffer(LocalSlot::kA, padded_rows(p.step, rows) * stored_steps(p.step, k) + 4);
+  const float *first = to, *factors = p.b.transposed ? nullptr : p.b.absmax + 4 * k0;
+  const T* from = static_cast<const T*>(p.a.data) + row * p.a.ld + 4 * k0;
+  for (int64_t at = 0; at < k; at += block) {
+    const int64_t depth = std::min(block, k - at);
+    for (int64_t i = 0; i < rows; i += kGemmRows, to += kGemmRows * stored_steps(p.step, depth))
+      pack_byte_rows(from + i * p.a.ld + 4 * at, factors == nullptr ? nullptr : factors + 4 * at, p.a.ld,
+                     depth, std::min(kGemmRows, rows - i), to);
+  }
+  return first;
+}
+
+// `step`: the product's, or that of its t.
+TileOfA tile_of_step(const Product& p, Step step, int64_t row, int64_t rows, int64_t k0, int64_t k,
+                     int64_t block, int64_t columns) {
+  if (of_bytes(step))
+    return {p.a.dtype == kF32 ? byte_tile<float>(p, row, rows, k0, k, block)
+                              : byte_tile<BFloat16>(p, row, rows, k0, k, block),
+            0};
   if (step == Step::kFixedPoint) return {fixed_tile(LocalSlot::kA, p.a, row, rows, k0, k, block), 0};
   if (step == Step::kFloat) {
     if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
@@ -197,7 +226,20 @@ void block_of(Step step, int64_t rows, int64_t columns, int64_t k, float alpha, 
     return gemm_block<kRows>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
   gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, alpha, a, lda, packed, panel_stride, put, c, ldc);
 }
-// Any kind of step, A packed: `depth` steps of its groups and of the panels.
+// The same of bytes, A packed; the columns' part of the scales comes from `absmax`, or is in A.
+void block_of_bytes(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* absmax,
+                    const float* a, const float* packed, int64_t panel_stride, Put put, float* c,
+                    int64_t ldc) {
+  const int64_t next = kGemmRows * stored_steps(step, depth);
+#if HWY_TARGET == HWY_AVX3
+  if (step == Step::kByte)
+    return byte_block<Step::kByte>(rows, columns, depth, alpha, absmax, a, next, packed, panel_stride, put, c,
+                                   ldc);
+#endif
+  byte_block<Step::kEmulatedByte>(rows, columns, depth, alpha, absmax, a, next, packed, panel_stride, put, c,
+                                  ldc);
+}
+// Any other kind of step, A packed: `depth` steps of its groups and of the panels.
 void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, float alpha, const float* a,
                   const float* packed, int64_t panel_stride, Put put, float* c, int64_t ldc) {
   const int64_t next = grouped_rows(step) * stored_steps(step, depth);
@@ -213,21 +255,29 @@ void round_rows(Step step, const float* from, int64_t ld, int64_t rows, int64_t 
     for_vectors(d, 0, columns, [&](const auto& at) HWY_ATTR {
       auto v = at.load(d, from);
       if (add) v = hn::Add(at.load(d, to), v);
-      step == Step::kPair ? at.store(d, v, PairOperand<Step::kPair>{to}) : at.store(d, v, to);
+      const bool paired = step == Step::kPair || step == Step::kByte;
+      paired ? at.store(d, v, PairOperand<Step::kPair>{to}) : at.store(d, v, to);
     });
 }
 
-// Rows of t over [k0, k0 + k) from a packed tile of A; rounded and stored when k ends.
-void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t row, int64_t rows,
+// Rows of t over k steps from a tile of A; rounded and stored when k ends.
+void tile_of_t(const Product& p, const PackedPair& pair, const TileOfA& a, int64_t row, int64_t rows,
                bool first, bool last, int64_t k, int64_t block) {
   const LowRank& low = *p.low_rank;
-  const int64_t width = gemm_panel_width(), padded = padded_rows(p.step, rows);
+  const Step step = pair.t_step;
+  const int64_t width = gemm_panel_width(), padded = padded_rows(step, rows);
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
-    const int64_t before = stored_steps(p.step, at);
-    packed_block(p.step, rows, low.r, depth, low.alpha, a + padded * before, pair.p + before * width,
-                 stored_steps(p.step, k) * width, first && at == 0 ? Put::kSet : Put::kAdd, t, pair.ld);
+    const int64_t before = stored_steps(step, at), stride = stored_steps(step, k) * width;
+    const float* panels = pair.p + before * width;
+    const Put put = first && at == 0 ? Put::kSet : Put::kAdd;
+    if (a.ld == 0)
+      packed_block(step, rows, low.r, depth, low.alpha, a.data + padded * before, panels, stride, put, t,
+                   pair.ld);
+    else
+      block_of<RowsOfA::kAsStored>(step, rows, low.r, depth, low.alpha, a.data + at, a.ld, panels, stride,
+                                   put, t, pair.ld);
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -270,8 +320,14 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   const bool direct = p.c_dtype == kF32, first = k0 == 0, last = k0 + k == p.steps();
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
-  const TileOfA a = tile_of_step(p, row, rows, k0, k, block, readers);
-  if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
+  const bool bytes = of_bytes(p.step);
+  if (bytes && pair.p != nullptr) {  // before the tile of bytes takes the same memory
+    const int64_t r = p.low_rank->r;
+    tile_of_t(p, pair, tile_of_step(p, pair.t_step, row, rows, 0, pair.t_steps, pair.t_block, r), row, rows,
+              true, true, pair.t_steps, pair.t_block);
+  }
+  const TileOfA a = tile_of_step(p, p.step, row, rows, k0, k, block, readers);
+  if (!bytes && pair.p != nullptr) tile_of_t(p, pair, a, row, rows, first, last, k, block);
   // Written once, and larger than the caches: nothing is gained by reading its lines in first.
   const bool past_caches = direct && first && last && block >= k && p.low_rank == nullptr &&
                            p.m * p.n >= kPastCaches && p.ldc % 16 == 0 && column % 16 == 0 &&
@@ -304,7 +360,11 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
       }
       const bool add = !(first && at == 0) || (direct && p.accumulate);
       const Put put = add ? Put::kAdd : past_caches ? Put::kStream : Put::kSet;
-      if (a.ld == 0)
+      if (bytes)
+        block_of_bytes(p.step, rows, count, depth, p.alpha,
+                       p.b.transposed ? p.b.absmax + column + j : nullptr, a.data + padded * before, panels,
+                       stride, put, c, ldc);
+      else if (a.ld == 0)
         packed_block(p.step, rows, count, depth, p.alpha, a.data + padded * before, panels, stride, put, c,
                      ldc);
       else
@@ -330,11 +390,12 @@ HWY_EXPORT(tile);
 
 namespace {
 
-std::optional<Step> forced_step;
+std::optional<Step> forced_step, forced_byte_step;
 
 constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
 constexpr int64_t kFixedBlock = 288;  // with its scales, and less of the cache to spare
+constexpr int64_t kByteBlock = 384;
 constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
 constexpr int64_t kRowGroup = 12;     // whole groups of rows of every instruction set
 constexpr int64_t kSlice = 2048;      // columns of B packed at a time
@@ -344,8 +405,8 @@ int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // k in equal blocks of whole runs. Depends on k alone: it decides the order of the sums.
 int64_t block_of_k(Step step, int64_t k) {
-  const bool fixed = step == Step::kFixedPoint;
-  const int64_t run = fixed ? kFixedRun / 2 : 8, most = fixed ? kFixedBlock : kBlock;
+  const int64_t run = std::max<int64_t>(8, steps_of_run(step)),
+                most = of_bytes(step) ? kByteBlock : step == Step::kFixedPoint ? kFixedBlock : kBlock;
   return std::max(run, divide(divide(k, divide(k, most)), run) * run);
 }
 
@@ -355,10 +416,11 @@ int64_t tiles_of_rows(int64_t m) {
   return std::min(groups, threads() * divide(share * kRowGroup, kTileRows));
 }
 
+// Can A, and what stands beside it on the right, be multiplied as pairs? Of a product of bytes: its t.
 bool can_pair(const Product& p) {
   const auto even = [](const Matrix& m) { return m.dtype == kBF16 && (!m.transposed || m.ld % 2 == 0); };
   return p.m > kFewRows && p.k % 2 == 0 && !p.a.transposed && (p.a.dtype == kF32 || p.a.ld % 2 == 0) &&
-         even(p.b) &&
+         (of_bytes(p.step) || even(p.b)) &&
          (p.low_rank == nullptr || (even(p.low_rank->p) && even(p.low_rank->q) && p.low_rank->r % 2 == 0 &&
                                     p.low_rank->t_dtype == kBF16));
 }
@@ -373,14 +435,24 @@ Step bf16_step() {
 #endif
   return Step::kFloat;
 }
+Step byte_step() {
+  if (forced_byte_step) return *forced_byte_step;
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
+  if (has && HWY_DYNAMIC_DISPATCH(can_hold_pairs)()) return Step::kByte;
+#endif
+  return Step::kEmulatedByte;
+}
 void force_bf16_step(std::optional<Step> step) { forced_step = step; }
+void force_byte_step(std::optional<Step> step) { forced_byte_step = step; }
 
 void multiply_packed(Stream& stream, Product p) {
   PackedPair pair;
-  if (p.step != Step::kFixedPoint && can_pair(p)) p.step = bf16_step();
+  const Step step = can_pair(p) ? bf16_step() : Step::kFloat;  // of floats
+  if (p.step == Step::kFloat) p.step = step;
   const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)();
   const int64_t depth = p.steps(), block = block_of_k(p.step, depth);
-  const bool few = p.m <= kFewRows;
+  const bool few = p.m <= kFewRows, bytes = of_bytes(p.step);
   // Slabs of k where B is too large to be packed whole; sums in between are f32.
   const int64_t slice = few ? p.n : std::min(divide(p.n, width) * width, kSlice);
   int64_t slab = depth;
@@ -394,15 +466,19 @@ void multiply_packed(Stream& stream, Product p) {
   if (!few) {
     const int64_t columns = divide(slice, width) * width, r = p.low_rank == nullptr ? 0 : p.low_rank->r;
     pair.ld = divide(r, width) * width;
-    pair.q_step = p.step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : p.step;
-    pair.steps = pair.q_step == Step::kFloat ? r : r / 2;
-    const int64_t k = stored_steps(p.step, slab), of_r = stored_steps(pair.q_step, pair.steps);
+    pair.t_step = bytes ? step : p.step;
+    pair.q_step = pair.t_step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : pair.t_step;
+    pair.steps = r / values_of(pair.q_step);
+    pair.t_steps = p.k / values_of(pair.t_step);
+    pair.t_block = block_of_k(pair.t_step, pair.t_steps);
+    const int64_t k = stored_steps(p.step, slab), of_r = stored_steps(pair.q_step, pair.steps),
+                  of_p = bytes ? pair.t_steps : k;
     packed = reinterpret_cast<float*>(
         stream.scratch(Stream::kKernelSlot,
-                       static_cast<size_t>(columns * (k + of_r) + pair.ld * (k + p.m)) * sizeof(float)));
+                       static_cast<size_t>(columns * (k + of_r) + pair.ld * (of_p + p.m)) * sizeof(float)));
     packed_q = packed + columns * k;
     packed_p = packed_q + columns * of_r;
-    pair.t = packed_p + pair.ld * k;
+    pair.t = packed_p + pair.ld * of_p;
   }
   if (few) {
     const int64_t columns =
@@ -422,10 +498,10 @@ void multiply_packed(Stream& stream, Product p) {
         (p.b, p.step, k0, k, column + begin, end - begin, packed + begin * stored_steps(p.step, k));
       });
       if (p.low_rank != nullptr) {
-        pair.p = column == 0 ? packed_p : nullptr;
+        pair.p = column == 0 && (!bytes || k0 == 0) ? packed_p : nullptr;
         pair.q = k0 + k == depth ? packed_q : nullptr;
         if (pair.p != nullptr) HWY_DYNAMIC_DISPATCH(pack_b)
-        (p.low_rank->p, p.step, k0, k, 0, p.low_rank->r, packed_p);
+        (p.low_rank->p, pair.t_step, k0, bytes ? pair.t_steps : k, 0, p.low_rank->r, packed_p);
         if (pair.q != nullptr)
           HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pair.q_step, 0, pair.steps, column, columns, packed_q);
       }
