@@ -167,61 +167,115 @@ HWY_INLINE ByteSum byte_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, ByteSum sum
   return hn::Add(sum, hn::Mul(unsigned_byte<3>(u), signed_byte<3>(s)));
 }
 
-// c[R, width] (+)= a · panel · scales of the columns, over k steps. Accumulators are named: GCC keeps an
+// total[R, width] += a · panel over one run; both are moved behind it. Accumulators are named: GCC keeps an
 // array of them in memory.
+template <int R, Step kStep>
+HWY_INLINE void byte_run(const float* HWY_RESTRICT& a, const float* HWY_RESTRICT& panel, int64_t steps,
+                         float* HWY_RESTRICT total) {
+  const GemmTag d;
+  const hn::RebindToSigned<GemmTag> i32;
+  const size_t lanes = hn::Lanes(d);
+  const float* starts = panel + static_cast<size_t>(steps) * 2 * lanes;
+  auto l0 = hn::BitCast(i32, hn::Load(d, starts)), h0 = hn::BitCast(i32, hn::Load(d, starts + lanes));
+  auto l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0, l6 = l0, l7 = l0, l8 = l0, l9 = l0, l10 = l0, l11 = l0;
+  auto h1 = h0, h2 = h0, h3 = h0, h4 = h0, h5 = h0, h6 = h0, h7 = h0, h8 = h0, h9 = h0, h10 = h0, h11 = h0;
+  const auto rows = [&](const auto& row) HWY_ATTR {
+    row(0, l0, h0);
+    if constexpr (R > 1) row(1, l1, h1);
+    if constexpr (R > 2) row(2, l2, h2);
+    if constexpr (R > 3) row(3, l3, h3);
+    if constexpr (R > 4) row(4, l4, h4);
+    if constexpr (R > 5) row(5, l5, h5);
+    if constexpr (R > 6) row(6, l6, h6);
+    if constexpr (R > 7) row(7, l7, h7);
+    if constexpr (R > 8) row(8, l8, h8);
+    if constexpr (R > 9) row(9, l9, h9);
+    if constexpr (R > 10) row(10, l10, h10);
+    if constexpr (R > 11) row(11, l11, h11);
+  };
+  for (int64_t p = 0; p < steps; ++p, panel += 2 * lanes, a += kGemmRows) {
+    const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
+    rows([&](int64_t i, auto& low, auto& high) HWY_ATTR {
+      const auto x = hn::Set(d, a[i]);
+      low = byte_step<kStep>(x, b0, low);
+      high = byte_step<kStep>(x, b1, high);
+    });
+  }
+  rows([&](int64_t i, auto low, auto high) HWY_ATTR {
+    float* to = total + static_cast<size_t>(i) * 2 * lanes;
+    const auto scale = hn::Set(d, a[i]);
+    hn::Store(hn::MulAdd(hn::ConvertTo(d, low), scale, hn::Load(d, to)), d, to);
+    hn::Store(hn::MulAdd(hn::ConvertTo(d, high), scale, hn::Load(d, to + lanes)), d, to + lanes);
+  });
+  panel += 2 * lanes;
+  a += kGemmRows;
+}
+
+#if HWY_TARGET == HWY_AVX3
+// The same with every register assigned: GCC would copy each sum around the instruction that adds to it, and
+// run out of them.
+template <>
+HWY_INLINE void byte_run<12, Step::kByte>(const float* HWY_RESTRICT& a, const float* HWY_RESTRICT& panel,
+                                          int64_t steps, float* HWY_RESTRICT total) {
+  static_assert(kGemmRows == 12);
+// clang-format off
+#define NIBBLE_EACH_ROW(f)                                                                             \
+  f(0, 0, 1, 26) f(1, 2, 3, 27) f(2, 4, 5, 28) f(3, 6, 7, 29) f(4, 8, 9, 30) f(5, 10, 11, 31)          \
+  f(6, 12, 13, 26) f(7, 14, 15, 27) f(8, 16, 17, 28) f(9, 18, 19, 29) f(10, 20, 21, 30) f(11, 22, 23, 31)
+#define NIBBLE_START(row, low, high, x)      \
+  "vmovdqa64 %%zmm24, %%zmm" #low "\n\t"    \
+  "vmovdqa64 %%zmm25, %%zmm" #high "\n\t"
+#define NIBBLE_STEP(row, low, high, x)                              \
+  "vbroadcastss 4*" #row "(%[a]), %%zmm" #x "\n\t"                 \
+  "vpdpbusd %%zmm24, %%zmm" #x ", %%zmm" #low "\n\t"               \
+  "vpdpbusd %%zmm25, %%zmm" #x ", %%zmm" #high "\n\t"
+#define NIBBLE_INCLUDE(row, low, high, x)                                        \
+  "vbroadcastss 4*" #row "(%[a]), %%zmm" #x "\n\t"                              \
+  "vcvtdq2ps %%zmm" #low ", %%zmm" #low "\n\t"                                  \
+  "vcvtdq2ps %%zmm" #high ", %%zmm" #high "\n\t"                                \
+  "vfmadd213ps 128*" #row "(%[total]), %%zmm" #x ", %%zmm" #low "\n\t"          \
+  "vfmadd213ps 128*" #row "+64(%[total]), %%zmm" #x ", %%zmm" #high "\n\t"      \
+  "vmovaps %%zmm" #low ", 128*" #row "(%[total])\n\t"                           \
+  "vmovaps %%zmm" #high ", 128*" #row "+64(%[total])\n\t"
+  asm volatile("vmovdqa64 (%[starts]), %%zmm24\n\t"
+      "vmovdqa64 64(%[starts]), %%zmm25\n\t"
+      NIBBLE_EACH_ROW(NIBBLE_START)
+      "1:\n\t"
+      "vmovdqa64 (%[panel]), %%zmm24\n\t"
+      "vmovdqa64 64(%[panel]), %%zmm25\n\t"
+      NIBBLE_EACH_ROW(NIBBLE_STEP)
+      "add $128, %[panel]\n\t"
+      "add $48, %[a]\n\t"
+      "dec %[steps]\n\t"
+      "jnz 1b\n\t"
+      NIBBLE_EACH_ROW(NIBBLE_INCLUDE)
+      "add $128, %[panel]\n\t"
+      "add $48, %[a]"
+      : [a] "+r"(a), [panel] "+r"(panel), [steps] "+r"(steps)
+      : [starts] "r"(panel + steps * 32), [total] "r"(total)
+      : "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5", "zmm6", "zmm7", "zmm8", "zmm9", "zmm10", "zmm11",
+        "zmm12", "zmm13", "zmm14", "zmm15", "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22",
+        "zmm23", "zmm24", "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31", "memory", "cc");
+// clang-format on
+#undef NIBBLE_EACH_ROW
+#undef NIBBLE_START
+#undef NIBBLE_STEP
+#undef NIBBLE_INCLUDE
+}
+#endif
+
+// c[R, width] (+)= a · panel · scales of the columns, over k steps.
 template <int R, Step kStep>
 HWY_NOINLINE void byte_micro(const float* HWY_RESTRICT a, const float* HWY_RESTRICT panel, int64_t k,
                              const float* HWY_RESTRICT scales, Put put, float* HWY_RESTRICT c, int64_t ldc,
                              int64_t columns) {
   static_assert(R <= kGemmRows && R <= 12);
   const GemmTag d;
-  const hn::RebindToSigned<GemmTag> i32;
   const size_t lanes = hn::Lanes(d);
-  HWY_ALIGN float total[kGemmRows * 2 * hn::MaxLanes(d)];
-  for (int64_t at = 0; at < k; at += kByteSteps) {
-    const int64_t steps = std::min(kByteSteps, k - at);
-    const float* starts = panel + static_cast<size_t>(steps) * 2 * lanes;
-    auto l0 = hn::BitCast(i32, hn::Load(d, starts)), h0 = hn::BitCast(i32, hn::Load(d, starts + lanes));
-    auto l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0, l6 = l0, l7 = l0, l8 = l0, l9 = l0, l10 = l0, l11 = l0;
-    auto h1 = h0, h2 = h0, h3 = h0, h4 = h0, h5 = h0, h6 = h0, h7 = h0, h8 = h0, h9 = h0, h10 = h0, h11 = h0;
-    const auto rows = [&](const auto& row) HWY_ATTR {
-      row(0, l0, h0);
-      if constexpr (R > 1) row(1, l1, h1);
-      if constexpr (R > 2) row(2, l2, h2);
-      if constexpr (R > 3) row(3, l3, h3);
-      if constexpr (R > 4) row(4, l4, h4);
-      if constexpr (R > 5) row(5, l5, h5);
-      if constexpr (R > 6) row(6, l6, h6);
-      if constexpr (R > 7) row(7, l7, h7);
-      if constexpr (R > 8) row(8, l8, h8);
-      if constexpr (R > 9) row(9, l9, h9);
-      if constexpr (R > 10) row(10, l10, h10);
-      if constexpr (R > 11) row(11, l11, h11);
-    };
-#pragma GCC unroll 4
-    for (int64_t p = 0; p < steps; ++p) {
-      const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
-      panel += 2 * lanes;
-      rows([&](int64_t i, auto& low, auto& high) HWY_ATTR {
-        const auto x = hn::Set(d, a[i]);
-        low = byte_step<kStep>(x, b0, low);
-        high = byte_step<kStep>(x, b1, high);
-      });
-      a += kGemmRows;
-    }
-    panel += 2 * lanes;
-    rows([&](int64_t i, auto& low, auto& high) HWY_ATTR {
-      float* to = total + static_cast<size_t>(i) * 2 * lanes;
-      const auto scale = hn::Set(d, a[i]);
-      const auto add = [&](auto sum, float* sums) HWY_ATTR {
-        const auto v = hn::ConvertTo(d, sum);
-        hn::Store(at == 0 ? hn::Mul(v, scale) : hn::MulAdd(v, scale, hn::Load(d, sums)), d, sums);
-      };
-      add(low, to);
-      add(high, to + lanes);
-    });
-    a += kGemmRows;
-  }
+  HWY_ALIGN float total[R * 2 * hn::MaxLanes(d)];
+  for (size_t i = 0; i < R * 2 * lanes; i += lanes) hn::Store(hn::Zero(d), d, total + i);
+  for (int64_t at = 0; at < k; at += kByteSteps)
+    byte_run<R, kStep>(a, panel, std::min(kByteSteps, k - at), total);
   const auto s0 = hn::Load(d, scales), s1 = hn::Load(d, scales + lanes);
   for (int i = 0; i < R; ++i, c += ldc) {
     const float* from = total + static_cast<size_t>(i) * 2 * lanes;

@@ -10,7 +10,7 @@ Workspace cpu_matmul_workspace(int64_t m, int64_t n, int64_t k, DType c, int64_t
   const int64_t slice = std::min((n + kPanel - 1) / kPanel * kPanel, kSlice),
                 slab = std::min(k, std::max<int64_t>(kPacked / slice, 1));
   Workspace w;
-  w.kernel = (slice * (slab + r) + (r + kPanel - 1) / kPanel * kPanel * (slab + m)) * 4;
+  w.kernel = (slice * (slab + r) + (r + kPanel - 1) / kPanel * kPanel * (std::max(slab, k / 2) + m)) * 4;
   if (slab < k && c != kF32) w.partial = m * slice * 4;
   return w;
 }
