@@ -273,7 +273,8 @@ HWY_NOINLINE void byte_micro(const float* HWY_RESTRICT a, const float* HWY_RESTR
   const GemmTag d;
   const size_t lanes = hn::Lanes(d);
   HWY_ALIGN float total[R * 2 * hn::MaxLanes(d)];
-  for (size_t i = 0; i < R * 2 * lanes; i += lanes) hn::Store(hn::Zero(d), d, total + i);
+#pragma GCC unroll 24  // GCC would call memset
+  for (int i = 0; i < 2 * R; ++i) hn::Store(hn::Zero(d), d, total + static_cast<size_t>(i) * lanes);
   for (int64_t at = 0; at < k; at += kByteSteps)
     byte_run<R, kStep>(a, panel, std::min(kByteSteps, k - at), total);
   const auto s0 = hn::Load(d, scales), s1 = hn::Load(d, scales + lanes);

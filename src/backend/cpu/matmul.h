@@ -40,7 +40,7 @@ inline constexpr int64_t kFewRows = 96;
 // Values of k that share a scale in fixed point.
 inline constexpr int64_t kFixedRun = 128;
 // The same where bytes are multiplied.
-inline constexpr int64_t kByteRun = 128;
+inline constexpr int64_t kByteRun = 256;
 // Steps of a run; 0: there are no runs.
 inline int64_t steps_of_run(Step step) {
   return step == Step::kFixedPoint ? kFixedRun / 2 : of_bytes(step) ? kByteRun / 4 : 0;

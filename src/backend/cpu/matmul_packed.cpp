@@ -395,7 +395,7 @@ std::optional<Step> forced_step, forced_byte_step;
 constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
 constexpr int64_t kFixedBlock = 288;  // with its scales, and less of the cache to spare
-constexpr int64_t kByteBlock = 384;
+constexpr int64_t kByteBlock = 256;
 constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
 constexpr int64_t kRowGroup = 12;     // whole groups of rows of every instruction set
 constexpr int64_t kSlice = 2048;      // columns of B packed at a time
