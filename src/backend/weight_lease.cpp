@@ -22,8 +22,8 @@ void WeightLease::decode(Stream& stream, const quant::Weight& weight, DType dtyp
 
 FixedPoint fixed_point_of(const quant::Weight& weight, Device device, DType compute) {
   if (weight.is_dense() && !weight.beside_quantized) return FixedPoint::kNone;
-  const FixedPoint f =
-      fixed_point_of(device, compute, weight.format != nullptr && weight.format->kind == quant::Kind::kInt8Row);
+  const FixedPoint f = fixed_point_of(
+      device, compute, weight.format != nullptr && weight.format->kind == quant::Kind::kInt8Row);
   const int64_t step = f == FixedPoint::kByte ? 4 : 2;
   return weight.rows() % step == 0 && weight.cols() % step == 0 ? f : FixedPoint::kNone;
 }

@@ -119,7 +119,8 @@ void add_branches(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
     if (few_rows(cx, x.size(0)) && !(cx.training && branch.dropout > 0)) {
       branch_of_few(cx, rows, branch, xa, out);
     } else {
-      LoraDown(cx, branch, rows.size(0), backend::FixedPoint::kNone)(rows, xa, static_cast<uint64_t>(branch.begin));
+      LoraDown(cx, branch, rows.size(0), backend::FixedPoint::kNone)(rows, xa,
+                                                                     static_cast<uint64_t>(branch.begin));
       LoraUp(cx, branch)(xa, out);
     }
   }

@@ -11,7 +11,7 @@ namespace {
 // Shares of the limits that the step's kernels reach (docs/performance.md, "nibble bench").
 constexpr double kProductShare = 0.80;    // thin products and decoding included
 constexpr double kShortShare = 0.95;      // the same of 16-bit integers, of the limit of floats
-constexpr double kByteShare = 1.3;        // linears with bytes, of the limit of bf16
+constexpr double kByteShare = 1.2;        // linears with bytes, of the limit of bf16
 constexpr double kAttentionShare = 0.55;  // tiles with masks and exponentials
 constexpr double kMemoryShare = 0.25;     // of copying, for element-wise operations
 
@@ -45,8 +45,8 @@ double StepCost::seconds(const MachineSpeed& speed) const {
   const double flops = std::max(speed.products, 1.0), bandwidth = std::max(speed.bandwidth, 1.0);
   const double head_share = fixed_point_ == backend::FixedPoint::kShort ? kShortShare : kProductShare,
                share = fixed_point_ == backend::FixedPoint::kByte ? kByteShare : head_share;
-  return linears_ / (share * flops) + heads_ / (head_share * flops) +
-         attention_ / (kAttentionShare * flops) + bytes_ / (kMemoryShare * bandwidth);
+  return linears_ / (share * flops) + heads_ / (head_share * flops) + attention_ / (kAttentionShare * flops) +
+         bytes_ / (kMemoryShare * bandwidth);
 }
 
 }  // namespace nibble::train

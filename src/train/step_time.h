@@ -19,8 +19,8 @@ class StepCost : public autograd::OpObserver {
   // The update: parameters, gradients and state are read, parameters and state written.
   void add_update(double trainable, double state_bytes);
   void repeat(int64_t times);
-  // Products of the base are made of integers (kernels/matmul.h), which the limit does not count; those of its
-  // head are with kShort.
+  // Products of the base are made of integers (kernels/matmul.h), which the limit does not count; those of
+  // its head are with kShort.
   void use_fixed_point(backend::FixedPoint fixed_point) { fixed_point_ = fixed_point; }
 
   // Recomputation and attention included.

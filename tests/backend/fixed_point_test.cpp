@@ -192,7 +192,8 @@ TEST(FixedPoint, ANonFiniteValueSpoilsItsRowOrColumnAlone) {
                  narrow_b = Tensor::empty(host_allocator(), b.shape(), dtype, "b");
           accumulate(stream, a, narrow_a, false);
           accumulate(stream, b, narrow_b, false);
-          matmul(stream, narrow_a, narrow_b, c, {.transpose_b = transposed, .fixed_point = FixedPoint::kShort});
+          matmul(stream, narrow_a, narrow_b, c,
+                 {.transpose_b = transposed, .fixed_point = FixedPoint::kShort});
           for (int64_t o = 0; o < c.numel(); ++o)
             EXPECT_EQ(std::isnan(c.data<float>()[o]), o / kColumns == 7 || o % kColumns == 32) << o;
           for (int64_t j = 0; j < 32; ++j)
@@ -269,9 +270,15 @@ void check_fixed_low_rank(LowRankCase s, DType type, bool int8, bool transposed,
   matmul(stream, x, p, thin, {.transpose_b = transposed, .fixed_point = FixedPoint::kShort, .alpha = 0.5f});
   EXPECT_EQ(bytes_of(t.tensor), bytes_of(thin));
   matmul(stream, x, w, apart,
-         {.transpose_b = transposed, .accumulate = accumulate, .fixed_point = FixedPoint::kShort, .absmax = absmax});
+         {.transpose_b = transposed,
+          .accumulate = accumulate,
+          .fixed_point = FixedPoint::kShort,
+          .absmax = absmax});
   matmul(stream, thin, q, apart,
-         {.transpose_b = transposed, .accumulate = true, .fixed_point = s.r % 2 == 0 ? FixedPoint::kShort : FixedPoint::kNone, .alpha = 2});
+         {.transpose_b = transposed,
+          .accumulate = true,
+          .fixed_point = s.r % 2 == 0 ? FixedPoint::kShort : FixedPoint::kNone,
+          .alpha = 2});
   expect_near(c.tensor, doubles_of(apart), 1e-6, "C");
 }
 

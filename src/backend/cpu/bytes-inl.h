@@ -116,8 +116,9 @@ HWY_INLINE float to_bytes(const T* from, const float* factors, int64_t n, uint8_
     if (factors == nullptr)
       for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR { body(at.i, at.load(d, from)); });
     else
-      for_vectors(d, 0, n, [&](const auto& at)
-                               HWY_ATTR { body(at.i, hn::Mul(at.load(d, from), at.load(d, factors))); });
+      for_vectors(d, 0, n, [&](const auto& at) HWY_ATTR {
+        body(at.i, hn::Mul(at.load(d, from), at.load(d, factors)));
+      });
   };
   // As integers magnitudes are in the same order, with what is not finite above the rest.
   each([&](int64_t, auto v) HWY_ATTR { most = hn::Max(most, hn::And(hn::BitCast(i32, v), magnitude)); });

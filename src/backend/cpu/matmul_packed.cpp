@@ -405,8 +405,10 @@ int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // k in equal blocks of whole runs. Depends on k alone: it decides the order of the sums.
 int64_t block_of_k(Step step, int64_t k) {
-  const int64_t run = std::max<int64_t>(8, steps_of_run(step)),
-                most = of_bytes(step) ? kByteBlock : step == Step::kFixedPoint ? kFixedBlock : kBlock;
+  const int64_t run = std::max<int64_t>(8, steps_of_run(step)), most = of_bytes(step) ? kByteBlock
+                                                                       : step == Step::kFixedPoint
+                                                                           ? kFixedBlock
+                                                                           : kBlock;
   return std::max(run, divide(divide(k, divide(k, most)), run) * run);
 }
 
