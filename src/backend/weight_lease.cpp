@@ -1,6 +1,5 @@
 #include "backend/weight_lease.h"
 
-#include "backend/kernels/matmul.h"
 #include "backend/kernels/quantize.h"
 
 namespace nibble::backend {
@@ -21,14 +20,17 @@ void WeightLease::decode(Stream& stream, const quant::Weight& weight, DType dtyp
   decode_weight(stream, weight, 0, weight.rows(), values_);
 }
 
-bool multiplies_in_fixed_point(const quant::Weight& weight, Device device, DType compute) {
-  return (!weight.is_dense() || weight.beside_quantized) && weight.rows() % 2 == 0 &&
-         weight.cols() % 2 == 0 && multiplies_in_fixed_point(device, compute);
+FixedPoint fixed_point_of(const quant::Weight& weight, Device device, DType compute) {
+  if (weight.is_dense() && !weight.beside_quantized) return FixedPoint::kNone;
+  const FixedPoint f = fixed_point_of(
+      device, compute, weight.format != nullptr && weight.format->kind == quant::Kind::kInt8Row);
+  const int64_t step = f == FixedPoint::kByte ? 4 : 2;
+  return weight.rows() % step == 0 && weight.cols() % step == 0 ? f : FixedPoint::kNone;
 }
 
 ProductLease::ProductLease(Stream& stream, const quant::Weight& weight, DType compute)
-    : fixed_point_(multiplies_in_fixed_point(weight, stream.device(), compute)) {
-  if (fixed_point_ && weight.format->kind == quant::Kind::kInt8Row) {
+    : fixed_point_(fixed_point_of(weight, stream.device(), compute)) {
+  if (fixed_point_ != FixedPoint::kNone && weight.format->kind == quant::Kind::kInt8Row) {
     values_ = weight.codes;
     absmax_ = &weight.absmax;
   } else {

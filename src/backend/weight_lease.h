@@ -3,6 +3,7 @@
 // unless it lent the weight's own memory. Source: DESIGN idea 1; later also the place of host offload and
 // prefetch.
 #pragma once
+#include "backend/kernels/matmul.h"
 #include "backend/stream.h"
 #include "quant/weight.h"
 
@@ -20,20 +21,20 @@ class WeightLease {
   Tensor values_;
 };
 
-// A lease for matmul() and low_rank_matmul(): what they are to be told of the weight comes with it. In fixed
-// point an int8 weight lends its codes, and absmax() is then what goes with them (null otherwise).
+// A lease for matmul() and low_rank_matmul(): what they are to be told of the weight comes with it. In
+// fixed point an int8 weight lends its codes, and absmax() is then what goes with them (null otherwise).
 class ProductLease : public WeightLease {
  public:
   ProductLease(Stream& stream, const quant::Weight& weight, DType compute);
   const Tensor* absmax() const { return absmax_; }
-  bool fixed_point() const { return fixed_point_; }
+  FixedPoint fixed_point() const { return fixed_point_; }
 
  private:
   const Tensor* absmax_ = nullptr;  // of the weight
-  bool fixed_point_;
+  FixedPoint fixed_point_;
 };
 
 // ProductLease::fixed_point() before there is one.
-bool multiplies_in_fixed_point(const quant::Weight& weight, Device device, DType compute);
+FixedPoint fixed_point_of(const quant::Weight& weight, Device device, DType compute);
 
 }  // namespace nibble::backend

@@ -54,7 +54,7 @@ std::pair<int64_t, int64_t> part_of(const LoraBranch& branch, const Tensor& rows
 struct HeadBranch {
   HeadBranch(Context& cx, const LoraBranch& b, int64_t rows, bool gradient, bool wants_dx)
       : branch(b),
-        down(cx, b, rows, false),
+        down(cx, b, rows, backend::FixedPoint::kNone),
         up(cx, b),
         xa(cx.empty({rows, b.a.size(0)}, cx.compute(), "lora.xa")) {
     if (gradient) backward.emplace(cx, b, rows, wants_dx);
@@ -98,10 +98,10 @@ HeadLoss head_loss(Context& cx, const Variable& h, const LinearArgs& head, const
   Backward b(cx, Tensor());
   const backend::ProductLease w(stream, *head.weight, cx.compute());
   // Half of what is written and read again, where only a product that rounds it anyway reads it.
-  const bool rounded = kind.rounds && wants_dh && on_host(logits) && !w.fixed_point() &&
-                       w.values().dtype() == kBF16 && backend::rounds_left_side(cx.device()) &&
-                       branches.empty() && head.softcap <= 0 && !head.trainable.requires_grad() &&
-                       !head.bias.requires_grad();
+  const bool rounded = kind.rounds && wants_dh && on_host(logits) &&
+                       w.fixed_point() == backend::FixedPoint::kNone && w.values().dtype() == kBF16 &&
+                       backend::rounds_left_side(cx.device()) && branches.empty() && head.softcap <= 0 &&
+                       !head.trainable.requires_grad() && !head.bias.requires_grad();
 
   for (int64_t begin = 0; begin < n; begin += capacity) {
     const int64_t m = std::min(capacity, n - begin);

@@ -90,7 +90,7 @@ void fused_product(Context& cx, const Tensor& x, const LinearArgs& args, const S
 }
 
 void down(Context& cx, const Tensor& x, const LinearArgs& args, const SavedBranch& s) {
-  const bool fixed_point = backend::multiplies_in_fixed_point(*args.weight, cx.device(), cx.compute());
+  const auto fixed_point = beside(backend::fixed_point_of(*args.weight, cx.device(), cx.compute()));
   LoraDown lora(cx, s.branch, s.xa.size(0), fixed_point);
   lora(x.rows(s.branch.begin, s.branch.end), s.xa, static_cast<uint64_t>(s.branch.begin));
   *s.made = true;
@@ -119,7 +119,8 @@ void add_branches(Context& cx, const Tensor& x, const LinearArgs& args, Tensor& 
     if (few_rows(cx, x.size(0)) && !(cx.training && branch.dropout > 0)) {
       branch_of_few(cx, rows, branch, xa, out);
     } else {
-      LoraDown(cx, branch, rows.size(0), false)(rows, xa, static_cast<uint64_t>(branch.begin));
+      LoraDown(cx, branch, rows.size(0), backend::FixedPoint::kNone)(rows, xa,
+                                                                     static_cast<uint64_t>(branch.begin));
       LoraUp(cx, branch)(xa, out);
     }
   }

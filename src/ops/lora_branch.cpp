@@ -78,7 +78,7 @@ void LoraFused::backward(Backward& b, const Tensor& dy, const backend::ProductLe
   factor_gradients(cx_, branch_, b, dy, xa, dxa, [&] { return x; });
 }
 
-LoraDown::LoraDown(Context& cx, const LoraBranch& branch, int64_t rows, bool fixed_point)
+LoraDown::LoraDown(Context& cx, const LoraBranch& branch, int64_t rows, backend::FixedPoint fixed_point)
     : cx_(cx), branch_(branch), fixed_point_(fixed_point) {
   a_ = product_form(cx, branch.a.value(), "lora.a");
   if (drops(cx, branch)) dropped_ = cx.empty({rows, branch.a.size(1)}, cx.compute(), "lora.dropped");

@@ -13,13 +13,13 @@ namespace nibble::ops {
 // xa = dropout(x) · Aᵀ.   x [n, in], xa [n, R] of the compute type. fixed_point: as the product beside it.
 class LoraDown {
  public:
-  LoraDown(Context& cx, const LoraBranch& branch, int64_t rows, bool fixed_point);
+  LoraDown(Context& cx, const LoraBranch& branch, int64_t rows, backend::FixedPoint fixed_point);
   void operator()(const Tensor& x, Tensor xa, uint64_t salt);
 
  private:
   Context& cx_;
   const LoraBranch& branch_;
-  bool fixed_point_;
+  backend::FixedPoint fixed_point_;
   Tensor a_, dropped_;
 };
 

@@ -48,14 +48,14 @@ backend::Workspace workspace_of(models::Model& model, const Recipe& recipe, cons
     all.include(backend::cpu_matmul_workspace(p));
   };
   const auto fixed_point = [&](const quant::Weight& w) {
-    return backend::multiplies_in_fixed_point(w, Device::kCpu, compute);
+    return backend::fixed_point_of(w, Device::kCpu, compute);
   };
   model.visit_linears([&](nn::Linear& linear) {
     const int64_t in = linear.in_features(), out = linear.out_features(),
                   tokens = model.over_source(linear) ? shape.source_tokens : shape.tokens;
     const nn::LoraPair* pair = linear.adapter(kAdapter);
     const int64_t r = pair == nullptr ? 0 : pair->a.variable.size(0);
-    const bool fixed = fixed_point(linear.weight());
+    const backend::FixedPoint fixed = fixed_point(linear.weight());
     product({tokens, out, in, compute, narrow, compute, fixed, r});
     product({tokens, in, out, compute, narrow, compute, fixed, r});
     if (r > 0) {
@@ -67,7 +67,7 @@ backend::Workspace workspace_of(models::Model& model, const Recipe& recipe, cons
   const auto allocator = make_meta_allocator();
   Context cx(stream, *allocator, compute);
   const int64_t outputs = config.outputs(), rows = std::min(head_chunk_rows(outputs, shape), shape.tokens);
-  const bool fixed = fixed_point(*model.head(cx, shape.tokens).weight);
+  const backend::FixedPoint fixed = fixed_point(*model.head(cx, shape.tokens).weight);
   product({rows, outputs, config.width, compute, narrow, kF32, fixed});
   product({rows, config.width, outputs, kF32, narrow, compute, fixed});
   all.include(backend::cpu_row_sums_workspace(shape.tokens, 1));  // of the losses
@@ -114,8 +114,9 @@ StepPlan plan_step(const io::ModelFiles& files, const Recipe& recipe, const Step
   int64_t scales = 0;
   model->visit_linears([&](nn::Linear& linear) {
     scales += scale_bytes(linear.weight());
-    if (backend::multiplies_in_fixed_point(linear.weight(), Device::kCpu, compute_dtype(recipe)))
-      plan.cost.use_fixed_point();
+    const backend::FixedPoint integers =
+        backend::fixed_point_of(linear.weight(), Device::kCpu, compute_dtype(recipe));
+    if (integers != backend::FixedPoint::kNone) plan.cost.use_fixed_point(integers);
   });
   make_trainable(*model, recipe, *allocator);
   const std::vector<autograd::Parameter*> parameters = trainable_parameters(*model, recipe, *allocator);

@@ -10,7 +10,8 @@ namespace {
 
 // Shares of the limits that the step's kernels reach (docs/performance.md, "nibble bench").
 constexpr double kProductShare = 0.80;    // thin products and decoding included
-constexpr double kFixedShare = 0.95;      // the same in fixed point, of the limit of floats
+constexpr double kShortShare = 0.95;      // the same of 16-bit integers, of the limit of floats
+constexpr double kByteShare = 1.2;        // linears with bytes, of the limit of bf16
 constexpr double kAttentionShare = 0.55;  // tiles with masks and exponentials
 constexpr double kMemoryShare = 0.25;     // of copying, for element-wise operations
 
@@ -24,8 +25,10 @@ void StepCost::on_op(const char* name, bool, const Tensor&, double flops, double
   const std::string_view op = name;
   if (op == "attention")
     attention_ += flops;
-  else if (op == "linear" || op == "head_cross_entropy" || op == "head_squared_error")
-    products_ += flops;
+  else if (op == "linear")
+    linears_ += flops;
+  else if (op == "head_cross_entropy" || op == "head_squared_error")
+    heads_ += flops;
   else
     bytes_ += bytes;
 }
@@ -35,13 +38,15 @@ void StepCost::add_update(double trainable, double state_bytes) {
 }
 
 void StepCost::repeat(int64_t times) {
-  for (double* part : {&products_, &attention_, &bytes_}) *part *= static_cast<double>(times);
+  for (double* part : {&linears_, &heads_, &attention_, &bytes_}) *part *= static_cast<double>(times);
 }
 
 double StepCost::seconds(const MachineSpeed& speed) const {
   const double flops = std::max(speed.products, 1.0), bandwidth = std::max(speed.bandwidth, 1.0);
-  return products_ / ((fixed_point_ ? kFixedShare : kProductShare) * flops) +
-         attention_ / (kAttentionShare * flops) + bytes_ / (kMemoryShare * bandwidth);
+  const double head_share = fixed_point_ == backend::FixedPoint::kShort ? kShortShare : kProductShare,
+               share = fixed_point_ == backend::FixedPoint::kByte ? kByteShare : head_share;
+  return linears_ / (share * flops) + heads_ / (head_share * flops) + attention_ / (kAttentionShare * flops) +
+         bytes_ / (kMemoryShare * bandwidth);
 }
 
 }  // namespace nibble::train

@@ -2,6 +2,7 @@
 // that the machine was measured to have.
 #pragma once
 #include "autograd/context.h"
+#include "backend/kernels/matmul.h"
 
 namespace nibble::train {
 
@@ -18,18 +19,18 @@ class StepCost : public autograd::OpObserver {
   // The update: parameters, gradients and state are read, parameters and state written.
   void add_update(double trainable, double state_bytes);
   void repeat(int64_t times);
-  // Products of the base and its head are made of integers (kernels/matmul.h), which the limit does not
-  // count.
-  void use_fixed_point() { fixed_point_ = true; }
+  // Products of the base are made of integers (kernels/matmul.h), which the limit does not count; those of
+  // its head are with kShort.
+  void use_fixed_point(backend::FixedPoint fixed_point) { fixed_point_ = fixed_point; }
 
   // Recomputation and attention included.
-  double flops() const { return products_ + attention_; }
+  double flops() const { return linears_ + heads_ + attention_; }
   double seconds(const MachineSpeed& speed) const;
 
  private:
-  double products_ = 0, attention_ = 0;  // FLOPs
-  double bytes_ = 0;                     // of operations that memory limits
-  bool fixed_point_ = false;
+  double linears_ = 0, heads_ = 0, attention_ = 0;  // FLOPs
+  double bytes_ = 0;                                // of operations that memory limits
+  backend::FixedPoint fixed_point_ = backend::FixedPoint::kNone;
 };
 
 }  // namespace nibble::train

@@ -4,27 +4,6 @@
 namespace nibble::backend {
 namespace {
 
-// The codes of an int8 weight [rows, cols] and its absmax.
-struct Int8Weight {
-  Tensor codes, absmax;
-  Int8Weight(int64_t rows, int64_t cols)
-      : codes(Tensor::empty(host_allocator(), {rows, cols}, kI8, "codes")),
-        absmax(random_tensor({rows}, kF32, 9)) {
-    const auto v = normal_values(rows * cols, 8);
-    for (int64_t i = 0; i < rows * cols; ++i)
-      codes.data<int8_t>()[i] =
-          static_cast<int8_t>(std::clamp(v[static_cast<size_t>(i)] * 2000, -127.0f, 127.0f));
-    for (int64_t r = 0; r < rows; ++r) absmax.data<float>()[r] = std::abs(absmax.data<float>()[r]) + 0.1f;
-  }
-  Tensor values() const {
-    Tensor w = Tensor::empty(host_allocator(), codes.shape(), kF32, "w");
-    for (int64_t i = 0; i < codes.numel(); ++i)
-      w.data<float>()[i] =
-          static_cast<float>(codes.data<int8_t>()[i]) * absmax.data<float>()[i / codes.size(1)] / 127;
-    return w;
-  }
-};
-
 // The value of each 128 neighbours along k that is largest beside the others, in column or row `index`.
 std::vector<double> largest_of_runs(const std::vector<float>& v, bool transposed, int64_t rows, int64_t cols,
                                     int64_t k, bool along_rows, int64_t index) {
@@ -51,7 +30,7 @@ void check_fixed(MatmulCase s, const Tensor& a, const Tensor& b, const Int8Weigh
   matmul(stream, a, b, c.tensor,
          {.transpose_b = transposed,
           .accumulate = accumulate,
-          .fixed_point = true,
+          .fixed_point = FixedPoint::kShort,
           .alpha = 0.5f,
           .absmax = int8 == nullptr ? nullptr : &int8->absmax});
   c.expect_untouched("matmul");
@@ -129,7 +108,7 @@ TEST(FixedPoint, WholeNumbersAreExact) {
   for (int64_t i = 0; i < b.numel(); ++i)
     b.data<float>()[i] = static_cast<float>(i % 128 == 9 ? -2047 : i * 29 % 255 - 127);
   on_every_target([&] {
-    matmul(stream, a, b, c, {.transpose_b = true, .fixed_point = true});
+    matmul(stream, a, b, c, {.transpose_b = true, .fixed_point = FixedPoint::kShort});
     for (int64_t o = 0; o < c.numel(); ++o) {
       double sum = 0, size = 0;
       for (int64_t p = 0; p < 768; ++p) {
@@ -144,7 +123,7 @@ TEST(FixedPoint, WholeNumbersAreExact) {
   // The largest sums that there are do not overflow.
   std::fill_n(a.data<float>(), a.numel(), -3.0f);
   std::fill_n(b.data<float>(), b.numel(), -5.0f);
-  matmul(stream, a, b, c, {.transpose_b = true, .fixed_point = true});
+  matmul(stream, a, b, c, {.transpose_b = true, .fixed_point = FixedPoint::kShort});
   EXPECT_NEAR(c.data<float>()[99 * 40 + 39], 15.0 * 768, 1e-2);
 }
 
@@ -165,7 +144,7 @@ std::pair<double, double> errors_of_rounding(int64_t outliers, bool transposed) 
   };
   const Tensor na = as_bf16(a), nb = as_bf16(b);
   Tensor c = Tensor::empty(host_allocator(), {kRows, kColumns}, kF32, "c");
-  matmul(stream, na, nb, c, {.transpose_b = transposed, .fixed_point = true});
+  matmul(stream, na, nb, c, {.transpose_b = transposed, .fixed_point = FixedPoint::kShort});
   const auto wide_a = floats_of(a), wide_b = floats_of(b), fa = floats_of(na), fb = floats_of(nb);
   double fixed = 0, stored = 0;
   for (int64_t o = 0; o < kRows * kColumns; ++o) {
@@ -213,7 +192,8 @@ TEST(FixedPoint, ANonFiniteValueSpoilsItsRowOrColumnAlone) {
                  narrow_b = Tensor::empty(host_allocator(), b.shape(), dtype, "b");
           accumulate(stream, a, narrow_a, false);
           accumulate(stream, b, narrow_b, false);
-          matmul(stream, narrow_a, narrow_b, c, {.transpose_b = transposed, .fixed_point = true});
+          matmul(stream, narrow_a, narrow_b, c,
+                 {.transpose_b = transposed, .fixed_point = FixedPoint::kShort});
           for (int64_t o = 0; o < c.numel(); ++o)
             EXPECT_EQ(std::isnan(c.data<float>()[o]), o / kColumns == 7 || o % kColumns == 32) << o;
           for (int64_t j = 0; j < 32; ++j)
@@ -236,7 +216,7 @@ TEST(FixedPoint, SameBytesForTheSameValuesInEitherType) {
                      b = random_tensor(transposed ? Shape{37, k} : Shape{k, 37}, kBF16, 2);
         Tensor narrow = Tensor::empty(host_allocator(), {101, 37}, kF32, "c"),
                widened = Tensor::empty(host_allocator(), {101, 37}, kF32, "c");
-        const MatmulArgs args{.transpose_b = transposed, .fixed_point = true};
+        const MatmulArgs args{.transpose_b = transposed, .fixed_point = FixedPoint::kShort};
         matmul(stream, a, b, narrow, args);
         matmul(stream, wide(a), wide(b), widened, args);
         EXPECT_TRUE(bytes_of(narrow) == bytes_of(widened)) << k << ", transposed " << transposed;
@@ -251,7 +231,7 @@ TEST(FixedPoint, SameBytesForAnyThreadsAndAnyNeighbours) {
       const Int8Weight w(transposed ? 300 : 800, transposed ? 800 : 300);
       const Tensor a = random_tensor({200, 800}, kBF16, 1), b = random_tensor(w.codes.shape(), kBF16, 2);
       const MatmulArgs args{
-          .transpose_b = transposed, .fixed_point = true, .absmax = int8 ? &w.absmax : nullptr};
+          .transpose_b = transposed, .fixed_point = FixedPoint::kShort, .absmax = int8 ? &w.absmax : nullptr};
       expect_same(Same::kThreads, [&] {
         Tensor c = Tensor::empty(host_allocator(), {200, 300}, kBF16, "c"),
                one = Tensor::empty(host_allocator(), {1, 300}, kBF16, "c");
@@ -281,18 +261,24 @@ void check_fixed_low_rank(LowRankCase s, DType type, bool int8, bool transposed,
   low_rank_matmul(stream, x, w, p, q, t.tensor, c.tensor,
                   {.transpose = transposed,
                    .accumulate = accumulate,
-                   .fixed_point = true,
+                   .fixed_point = FixedPoint::kShort,
                    .alpha = 0.5f,
                    .beta = 2,
                    .absmax = absmax});
   c.expect_untouched("low_rank_matmul, C");
   t.expect_untouched("low_rank_matmul, T");
-  matmul(stream, x, p, thin, {.transpose_b = transposed, .fixed_point = true, .alpha = 0.5f});
+  matmul(stream, x, p, thin, {.transpose_b = transposed, .fixed_point = FixedPoint::kShort, .alpha = 0.5f});
   EXPECT_EQ(bytes_of(t.tensor), bytes_of(thin));
   matmul(stream, x, w, apart,
-         {.transpose_b = transposed, .accumulate = accumulate, .fixed_point = true, .absmax = absmax});
+         {.transpose_b = transposed,
+          .accumulate = accumulate,
+          .fixed_point = FixedPoint::kShort,
+          .absmax = absmax});
   matmul(stream, thin, q, apart,
-         {.transpose_b = transposed, .accumulate = true, .fixed_point = s.r % 2 == 0, .alpha = 2});
+         {.transpose_b = transposed,
+          .accumulate = true,
+          .fixed_point = s.r % 2 == 0 ? FixedPoint::kShort : FixedPoint::kNone,
+          .alpha = 2});
   expect_near(c.tensor, doubles_of(apart), 1e-6, "C");
 }
 
@@ -321,16 +307,16 @@ TEST(FixedPoint, RefusesWhatDoesNotFit) {
   const auto message = [&](const Tensor& a, const Tensor& b, MatmulArgs args) {
     return message_of([&] { matmul(stream, a, b, c, args); });
   };
-  EXPECT_EQ(message(x, w.codes, {.transpose_b = true, .fixed_point = true}),
+  EXPECT_EQ(message(x, w.codes, {.transpose_b = true, .fixed_point = FixedPoint::kShort}),
             "[matmul] fixed point needs an even k and a left side as it lies, got k 7");
   const Int8Weight even(4, 6);
   const Tensor a = random_tensor({2, 6}, kF32, 1);
-  EXPECT_EQ(message(a, even.codes, {.transpose_b = true, .fixed_point = true}),
+  EXPECT_EQ(message(a, even.codes, {.transpose_b = true, .fixed_point = FixedPoint::kShort}),
             "[matmul] int8 codes [4, 6] come with the f32 absmax of each of their rows, got none");
   EXPECT_EQ(message(a, even.codes, {.transpose_b = true, .absmax = &even.absmax}),
             "[matmul] int8 codes are multiplied in fixed point only");
   const Tensor b = random_tensor({4, 2}, kF32, 1);
-  EXPECT_EQ(message(a, b, {.transpose_a = true, .transpose_b = true, .fixed_point = true}),
+  EXPECT_EQ(message(a, b, {.transpose_a = true, .transpose_b = true, .fixed_point = FixedPoint::kShort}),
             "[matmul] fixed point needs an even k and a left side as it lies, got k 2");
 }
 

@@ -32,33 +32,38 @@ void expect_kept(const Workspace& planned, const std::function<void(Stream&)>& r
 
 void check(const ProductWorkspace& p) {
   SCOPED_TRACE(fmt::format("{} x {} x {} with {}, {} {} -> {}, fixed point {}", p.m, p.n, p.k, p.r,
-                           dtype_name(p.a), dtype_name(p.b), dtype_name(p.c), p.fixed_point));
+                           dtype_name(p.a), dtype_name(p.b), dtype_name(p.c),
+                           static_cast<int>(p.fixed_point)));
   expect_kept(cpu_matmul_workspace(p), [&](Stream& stream) {
-    const Tensor a = random_tensor({p.m, p.k}, p.a, 1), b = random_tensor({p.k, p.n}, p.b, 2);
+    const bool bytes = p.fixed_point == FixedPoint::kByte;
+    const Int8Weight codes(p.k, p.n);
+    const Tensor a = random_tensor({p.m, p.k}, p.a, 1),
+                 b = bytes ? codes.codes : random_tensor({p.k, p.n}, p.b, 2);
+    const Tensor* absmax = bytes ? &codes.absmax : nullptr;
     Tensor c = Tensor::empty(host_allocator(), {p.m, p.n}, p.c, "c");
     if (p.r > 0) {
       const Tensor down = random_tensor({p.k, p.r}, p.b, 3), up = random_tensor({p.r, p.n}, p.b, 4);
       Tensor t = Tensor::empty(host_allocator(), {p.m, p.r}, p.c, "t");
-      low_rank_matmul(stream, a, b, down, up, t, c, {.fixed_point = p.fixed_point});
+      low_rank_matmul(stream, a, b, down, up, t, c, {.fixed_point = p.fixed_point, .absmax = absmax});
     } else {
-      matmul(stream, a, b, c, {.fixed_point = p.fixed_point});
+      matmul(stream, a, b, c, {.fixed_point = p.fixed_point, .absmax = absmax});
     }
     const int64_t few = std::min(p.m, cpu::kFewRows);
     Tensor rest = c.rows(0, few);
-    matmul(stream, a.rows(0, few), b, rest, {.fixed_point = p.fixed_point});
+    matmul(stream, a.rows(0, few), b, rest, {.fixed_point = p.fixed_point, .absmax = absmax});
   });
 }
 
 TEST(Workspace, IsWhatProductsKeep) {
   set_threads(1);
   on_every_target([] {
-    for (const bool fixed : {false, true}) {
+    for (const FixedPoint fixed : {FixedPoint::kNone, FixedPoint::kShort, FixedPoint::kByte}) {
       check({200, 576, 1536, kBF16, kBF16, kBF16, fixed, 16});
       check({200, 1536, 576, kBF16, kBF16, kF32, fixed});
       check({128, 576, 8192, kF32, kBF16, kBF16, fixed});  // in slabs
       check({40, 576, 8192, kF32, kBF16, kBF16, fixed});
     }
-    check({200, 576, 1536, kF32, kF32, kF32, false, 16});
+    check({200, 576, 1536, kF32, kF32, kF32, FixedPoint::kNone, 16});
     check({128, 576, 8192, kF32, kF32, kF32});
   });
   set_threads(0);

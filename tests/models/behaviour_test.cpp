@@ -168,7 +168,8 @@ TEST(Head, OfAQuantizedModelIsMultipliedAsItsLinears) {
     };
     std::vector<float> fixed_losses, float_losses;
     const auto fixed = gradient(*head.weight, fixed_losses), floats = gradient(alone, float_losses);
-    const bool differ = quantized && backend::multiplies_in_fixed_point(Device::kCpu, kBF16);
+    const bool differ =
+        quantized && backend::fixed_point_of(Device::kCpu, kBF16, false) != backend::FixedPoint::kNone;
     EXPECT_EQ(fixed_losses != float_losses, differ) << format;
     EXPECT_LT(relative_norm(fixed_losses, float_losses), 0x1.0p-9) << format;
     EXPECT_LT(relative_norm(fixed, floats), 0x1.0p-9 + 0x1.0p-9) << format << ": one more rounding to bf16";

@@ -9,8 +9,10 @@ namespace nibble::backend {
 DType product_dtype(Device, DType compute) { return compute; }
 bool rounds_left_side(Device) { return cpu::bf16_step() != cpu::Step::kFloat; }
 // In f32 the answer wanted is that of the decoded weight to the last bits.
-bool multiplies_in_fixed_point(Device, DType compute) {
-  return compute == kBF16 && cpu::bf16_step() == cpu::Step::kFloat;
+FixedPoint fixed_point_of(Device, DType compute, bool int8) {
+  if (compute != kBF16) return FixedPoint::kNone;
+  if (cpu::bf16_step() == cpu::Step::kFloat) return FixedPoint::kShort;
+  return int8 && cpu::byte_step() == cpu::Step::kByte ? FixedPoint::kByte : FixedPoint::kNone;
 }
 
 namespace cpu {
@@ -23,24 +25,30 @@ void require_floats(const char* op, std::initializer_list<const Tensor*> tensors
             dtype_name(t->dtype()));
 }
 
-void require_right_operand(const char* op, const Tensor& b, const Tensor* absmax, int64_t k, bool fixed_point,
-                           bool a_transposed) {
-  require(!fixed_point || (k % 2 == 0 && !a_transposed), op,
+void require_right_operand(const char* op, const Tensor& b, const Tensor* absmax, int64_t k,
+                           FixedPoint fixed_point, bool a_transposed) {
+  require(fixed_point != FixedPoint::kShort || (k % 2 == 0 && !a_transposed), op,
           "fixed point needs an even k and a left side as it lies, got k {}", k);
+  require(fixed_point != FixedPoint::kByte || (k % 4 == 0 && !a_transposed && b.dtype() == kI8), op,
+          "bytes need k in fours, a left side as it lies and int8 codes, got k {} and {}", k,
+          dtype_name(b.dtype()));
   if (b.dtype() != kI8) return require_floats(op, {&b});
-  require(fixed_point, op, "int8 codes are multiplied in fixed point only");
+  require(fixed_point != FixedPoint::kNone, op, "int8 codes are multiplied in fixed point only");
   require(absmax != nullptr && absmax->dtype() == kF32 && absmax->numel() == b.size(0), op,
           "int8 codes {} come with the f32 absmax of each of their rows, got {}", b.shape(),
           absmax == nullptr ? "none" : absmax->shape().str());
 }
-
-Step step_of(bool fixed_point) { return fixed_point ? Step::kFixedPoint : Step::kFloat; }
 
 Matrix matrix_of(const Tensor& t, bool transposed, const Tensor* absmax = nullptr) {
   return {t.raw(), t.dtype(), t.shape()[1], transposed, absmax != nullptr ? absmax->data<float>() : nullptr};
 }
 
 }  // namespace
+
+Step step_of(FixedPoint fixed_point) {
+  if (fixed_point == FixedPoint::kByte) return byte_step();
+  return fixed_point == FixedPoint::kShort ? Step::kFixedPoint : Step::kFloat;
+}
 
 void matmul(Stream& stream, const Tensor& a, const Tensor& b, Tensor& c, MatmulArgs args) {
   require_floats("matmul", {&a, &c});
@@ -92,8 +100,8 @@ void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Ten
                   .step = step_of(args.fixed_point)};
   if (product.m > kFewRows && product.n > 0 && product.k > 0 && low_rank.r > 0)
     return multiply_packed(stream, product);
-  matmul(stream, x, p, t,
-         {.transpose_b = args.transpose, .fixed_point = args.fixed_point, .alpha = args.alpha});
+  const FixedPoint of_pair = beside(args.fixed_point);
+  matmul(stream, x, p, t, {.transpose_b = args.transpose, .fixed_point = of_pair, .alpha = args.alpha});
   matmul(stream, x, w, c,
          {.transpose_b = args.transpose,
           .accumulate = args.accumulate,
@@ -102,7 +110,7 @@ void low_rank_matmul(Stream& stream, const Tensor& x, const Tensor& w, const Ten
   matmul(stream, t, q, c,
          {.transpose_b = args.transpose,
           .accumulate = true,
-          .fixed_point = args.fixed_point && low_rank.r % 2 == 0,
+          .fixed_point = low_rank.r % 2 == 0 ? of_pair : FixedPoint::kNone,
           .alpha = args.beta});
 }
 

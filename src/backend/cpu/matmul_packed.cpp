@@ -2,8 +2,8 @@
 // divided among them. With few rows the columns are divided instead and each thread packs its own.
 //
 // k counts steps (gemm_step.h): with pairs every offset along k is half of what it is in values, and operands
-// are read as the floats that two of their neighbours make. Fixed point stores a row of scales after every
-// run of steps (stored_steps).
+// are read as the floats that two of their neighbours make. Integers store a row of scales after every run of
+// steps (stored_steps).
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd_targets.h"
@@ -16,14 +16,18 @@
 namespace nibble::backend::cpu {
 // Columns that a tile sums at a time: a multiple of every panel width.
 inline constexpr int64_t kChunk = 512;
+inline constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it saves
 // A low-rank pair in the form in which tiles read it.
 struct PackedPair {
   const float* p = nullptr;    // panels of p over the present k, or null: t is complete
+  Step t_step = Step::kFloat;  // of x · p
   const float* q = nullptr;    // panels of q over the present columns, or null: k goes on
   Step q_step = Step::kFloat;  // of t · q
   float* t = nullptr;          // f32 [m, ld]
   int64_t ld = 0;
   int64_t steps = 0;  // of r
+  // Beside a product of bytes t is made from A as it lies, over all of k at once.
+  int64_t t_steps = 0, t_block = 0;  // of that k, and how many of them are one block
 };
 }  // namespace nibble::backend::cpu
 #endif
@@ -32,6 +36,7 @@ struct PackedPair {
 #define HWY_TARGET_INCLUDE "backend/cpu/matmul_packed.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
+#include "backend/cpu/bytes-inl.h"
 #include "backend/cpu/fixed_point-inl.h"
 #include "backend/cpu/gemm-inl.h"
 
@@ -73,6 +78,13 @@ Matrix paired(Matrix m) {
 // B steps [k0, k0 + k), columns [column, column + columns) as panels at `to`.
 void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, int64_t columns, float* to) {
   const int64_t width = gemm_panel_width();
+  if (of_bytes(step)) {
+    const auto* from = static_cast<const int8_t*>(b.data);
+    if (!b.transposed) return pack_bytes(from + 4 * k0 * b.ld + column, b.ld, k, columns, to);
+    for (int64_t j = 0; j < columns; j += width, to += stored_steps(step, k) * width)
+      pack_bytes_transposed(from + (column + j) * b.ld + 4 * k0, b.ld, k, columns - j, to);
+    return;
+  }
   if (step == Step::kFixedPoint) {
     if (b.dtype == kF32) return pack_fixed_columns<float>(b, k0, k, column, columns, to);
     if (b.dtype == kBF16) return pack_fixed_columns<BFloat16>(b, k0, k, column, columns, to);
@@ -87,7 +99,6 @@ void pack_b(const Matrix& b, Step step, int64_t k0, int64_t k, int64_t column, i
   pack_columns<BFloat16>(b, k0, k, column, columns, to);
 }
 
-constexpr int64_t kFewColumns = 32;  // up to here packing A costs more than it saves
 constexpr int64_t kPastCaches = 4 << 20;
 
 int64_t panel_width() { return gemm_panel_width(); }
@@ -170,9 +181,27 @@ const float* fixed_tile(LocalSlot slot, const Matrix& a, int64_t row, int64_t ro
   return to;
 }
 
-TileOfA tile_of_step(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block,
-                     int64_t columns) {
-  const Step step = p.step;
+template <class T>
+const float* byte_tile(const Product& p, int64_t row, int64_t rows, int64_t k0, int64_t k, int64_t block) {
+  float* to = local_buffer(LocalSlot::kA, padded_rows(p.step, rows) * stored_steps(p.step, k) + 4);
+  const float *first = to, *factors = p.b.transposed ? nullptr : p.b.absmax + 4 * k0;
+  const T* from = static_cast<const T*>(p.a.data) + row * p.a.ld + 4 * k0;
+  for (int64_t at = 0; at < k; at += block) {
+    const int64_t depth = std::min(block, k - at);
+    for (int64_t i = 0; i < rows; i += kGemmRows, to += kGemmRows * stored_steps(p.step, depth))
+      pack_byte_rows(from + i * p.a.ld + 4 * at, factors == nullptr ? nullptr : factors + 4 * at, p.a.ld,
+                     depth, std::min(kGemmRows, rows - i), to);
+  }
+  return first;
+}
+
+// `step`: the product's, or that of its t.
+TileOfA tile_of_step(const Product& p, Step step, int64_t row, int64_t rows, int64_t k0, int64_t k,
+                     int64_t block, int64_t columns) {
+  if (of_bytes(step))
+    return {p.a.dtype == kF32 ? byte_tile<float>(p, row, rows, k0, k, block)
+                              : byte_tile<BFloat16>(p, row, rows, k0, k, block),
+            0};
   if (step == Step::kFixedPoint) return {fixed_tile(LocalSlot::kA, p.a, row, rows, k0, k, block), 0};
   if (step == Step::kFloat) {
     if (p.a.dtype == kF32) return tile_of_a<float>(p.a, row, rows, k0, k, block, columns);
@@ -198,7 +227,21 @@ void block_of(Step step, int64_t rows, int64_t columns, int64_t k, const float* 
     return gemm_block<kRows, Step::kFloat>(rows, columns, k, a, lda, packed, panel_stride, out);
   gemm_block<kRows, Step::kEmulatedPair>(rows, columns, k, a, lda, packed, panel_stride, out);
 }
-// Any kind of step, A packed: `depth` steps of its groups and of the panels.
+// The same of bytes, A packed; the columns' part of the scales comes from `absmax`, or is in A. They give f32
+// sums alone.
+void block_of_bytes(Step step, int64_t rows, int64_t columns, int64_t depth, const float* absmax,
+                    const float* a, const float* packed, int64_t panel_stride, const GemmResult& out) {
+  const int64_t next = kGemmRows * stored_steps(step, depth);
+#if HWY_TARGET == HWY_AVX3
+  if (step == Step::kByte)
+    return byte_block<Step::kByte>(rows, columns, depth, out.alpha, absmax, a, next, packed, panel_stride,
+                                   out.put, out.c, out.ld);
+#endif
+  byte_block<Step::kEmulatedByte>(rows, columns, depth, out.alpha, absmax, a, next, packed, panel_stride,
+                                  out.put, out.c, out.ld);
+}
+// Any other kind of step, A packed: `depth` steps of its groups and of the panels. Fixed point gives f32 sums
+// alone.
 void packed_block(Step step, int64_t rows, int64_t columns, int64_t depth, const float* a,
                   const float* packed, int64_t panel_stride, const GemmResult& out) {
   const int64_t next = grouped_rows(step) * stored_steps(step, depth);
@@ -218,19 +261,23 @@ void round_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, BF
     });
 }
 
-// Rows of t over [k0, k0 + k) from a packed tile of A; rounded and stored when k ends.
-void tile_of_t(const Product& p, const PackedPair& pair, const float* a, int64_t row, int64_t rows,
+// Rows of t over k steps from a tile of A; rounded and stored when k ends.
+void tile_of_t(const Product& p, const PackedPair& pair, const TileOfA& a, int64_t row, int64_t rows,
                bool first, bool last, int64_t k, int64_t block) {
   const LowRank& low = *p.low_rank;
-  const int64_t width = gemm_panel_width(), padded = padded_rows(p.step, rows);
+  const Step step = pair.t_step;
+  const int64_t width = gemm_panel_width(), padded = padded_rows(step, rows);
   float* t = pair.t + row * pair.ld;
   for (int64_t at = 0; at < k; at += block) {
     const int64_t depth = std::min(block, k - at);
-    const int64_t before = stored_steps(p.step, at);
-    packed_block(
-        p.step, rows, low.r, depth, a + padded * before, pair.p + before * width,
-        stored_steps(p.step, k) * width,
-        {.alpha = low.alpha, .put = first && at == 0 ? Put::kSet : Put::kAdd, .c = t, .ld = pair.ld});
+    const int64_t before = stored_steps(step, at), stride = stored_steps(step, k) * width;
+    const float* panels = pair.p + before * width;
+    const GemmResult out{
+        .alpha = low.alpha, .put = first && at == 0 ? Put::kSet : Put::kAdd, .c = t, .ld = pair.ld};
+    if (a.ld == 0)
+      packed_block(step, rows, low.r, depth, a.data + padded * before, panels, stride, out);
+    else
+      block_of<RowsOfA::kAsStored>(step, rows, low.r, depth, a.data + at, a.ld, panels, stride, out);
   }
   if (!last) return;
   const hn::ScalableTag<float> d;
@@ -270,17 +317,28 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
   // tile_of_t reads A packed.
   const int64_t readers = p.low_rank == nullptr ? columns : columns + kFewColumns;
   // Where B is packed by the block so is A: of all of a long k it would take this thread megabytes.
-  const bool by_block = packed == nullptr;
-  TileOfA a = by_block ? TileOfA{} : tile_of_step(p, row, rows, k0, k, block, readers);
-  if (pair.p != nullptr) tile_of_t(p, pair, a.data, row, rows, first, last, k, block);
+  const bool by_block = packed == nullptr, bytes = of_bytes(p.step);
+  if (bytes && pair.p != nullptr) {  // before the tile of bytes takes the same memory
+    const int64_t r = p.low_rank->r;
+    tile_of_t(p, pair, tile_of_step(p, pair.t_step, row, rows, 0, pair.t_steps, pair.t_block, r), row, rows,
+              true, true, pair.t_steps, pair.t_block);
+  }
+  TileOfA a = by_block ? TileOfA{} : tile_of_step(p, p.step, row, rows, k0, k, block, readers);
+  if (!bytes && pair.p != nullptr) tile_of_t(p, pair, a, row, rows, first, last, k, block);
   // Written once, and larger than the caches: nothing is gained by reading its lines in first.
   const bool past_caches = direct && first && last && block >= k && p.low_rank == nullptr &&
                            p.m * p.n >= kPastCaches && p.ldc % 16 == 0 && column % 16 == 0 &&
                            columns % 16 == 0 && reinterpret_cast<uintptr_t>(p.c) % 64 == 0;
   const float* t = pair.q != nullptr ? packed_t(p, pair, row, rows) : nullptr;
   const int64_t t_length = stored_steps(pair.q_step, pair.steps), t_stride = t_length * width;
-  // Floats and pairs need no pass of their own for the pair and for rounding C.
-  const bool finishes = p.step != Step::kFixedPoint;
+  // Floats and pairs of bf16 need no pass of their own for t · q and for rounding C.
+  const auto rounds = [](Step step) { return step != Step::kFixedPoint && !of_bytes(step); };
+  const bool finishes = rounds(p.step);
+  const auto round_to_c = [&](GemmResult& out, int64_t offset) {
+    out.rounded = static_cast<BFloat16*>(p.c) + offset;
+    out.ld_rounded = p.ldc;
+    out.add_rounded = p.accumulate;
+  };
   // Some columns at a time, so that their sums stay in the second-level cache over all blocks of k.
   for (int64_t j = 0; j < columns; j += kChunk) {
     const int64_t count = std::min(kChunk, columns - j);
@@ -298,7 +356,7 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
       const float *panels = nullptr, *rows_of_a = nullptr;
       int64_t stride = stored_steps(p.step, by_block ? depth : k) * width;
       if (by_block) {
-        a = tile_of_step(p, row, rows, k0 + at, depth, depth, readers);
+        a = tile_of_step(p, p.step, row, rows, k0 + at, depth, depth, readers);
         rows_of_a = a.data;
         float* own = local_buffer(LocalSlot::kB, (count + width - 1) / width * stride);
         pack_b(p.b, p.step, k0 + at, depth, column + j, count, own);
@@ -325,21 +383,23 @@ void tile(const Product& p, int64_t row, int64_t rows, int64_t column, int64_t c
           out.before = p.alpha / p.low_rank->beta;
           out.alpha = p.low_rank->beta;
         }
-        if (!direct) {
-          out.rounded = static_cast<BFloat16*>(p.c) + offset;
-          out.ld_rounded = p.ldc;
-          out.add_rounded = p.accumulate;
-        }
+        if (!direct) round_to_c(out, offset);
       }
-      if (a.ld == 0)
+      if (bytes)
+        block_of_bytes(p.step, rows, count, depth, p.b.transposed ? p.b.absmax + column + j : nullptr,
+                       rows_of_a, panels, stride, out);
+      else if (a.ld == 0)
         packed_block(p.step, rows, count, depth, rows_of_a, panels, stride, out);
       else
         block_of<RowsOfA::kAsStored>(p.step, rows, count, depth, rows_of_a, a.ld, panels, stride, out);
     }
     if (finishes) continue;
-    if (t != nullptr)
-      packed_block(pair.q_step, rows, count, pair.steps, t, pair.q + j * t_length, t_stride,
-                   {.alpha = p.low_rank->beta, .put = Put::kAdd, .c = c, .ld = ldc});
+    if (t != nullptr) {
+      GemmResult out{.alpha = p.low_rank->beta, .put = Put::kAdd, .c = c, .ld = ldc};
+      if (!direct && rounds(pair.q_step)) round_to_c(out, offset);
+      packed_block(pair.q_step, rows, count, pair.steps, t, pair.q + j * t_length, t_stride, out);
+      if (out.rounded != nullptr) continue;
+    }
     if (!direct && last)
       round_rows(c, ldc, rows, count, static_cast<BFloat16*>(p.c) + offset, p.ldc, p.accumulate);
   }
@@ -358,11 +418,12 @@ HWY_EXPORT(tile);
 
 namespace {
 
-std::optional<Step> forced_step;
+std::optional<Step> forced_step, forced_byte_step;
 
 constexpr int64_t kBlock =
     384;  // k of one pass: a panel of B and six rows of A stay in the first-level cache
 constexpr int64_t kFixedBlock = 288;  // with its scales, and less of the cache to spare
+constexpr int64_t kByteBlock = 256;
 constexpr int64_t kTileRows = 96;     // rows of A of one tile stay in the second-level cache
 constexpr int64_t kRowGroup = 12;     // whole groups of rows of every instruction set
 constexpr int64_t kSlice = 2048;      // columns of B packed at a time
@@ -372,8 +433,10 @@ int64_t divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // k in equal blocks of whole runs. Depends on k alone: it decides the order of the sums.
 int64_t block_of_k(Step step, int64_t k) {
-  const bool fixed = step == Step::kFixedPoint;
-  const int64_t run = fixed ? kFixedRun / 2 : 8, most = fixed ? kFixedBlock : kBlock;
+  const int64_t run = std::max<int64_t>(8, steps_of_run(step)), most = of_bytes(step) ? kByteBlock
+                                                                       : step == Step::kFixedPoint
+                                                                           ? kFixedBlock
+                                                                           : kBlock;
   return std::max(run, divide(divide(k, divide(k, most)), run) * run);
 }
 
@@ -388,10 +451,11 @@ int64_t few_columns(int64_t n, int64_t width) {
   return std::clamp<int64_t>(divide(divide(n, 2 * threads()), width) * width, width, kChunk);
 }
 
+// Can A, and what stands beside it on the right, be multiplied as pairs? Of a product of bytes: its t.
 bool can_pair(const Product& p) {
   const auto even = [](const Matrix& m) { return m.dtype == kBF16 && (!m.transposed || m.ld % 2 == 0); };
   return p.m > kFewRows && p.k % 2 == 0 && !p.a.transposed && (p.a.dtype == kF32 || p.a.ld % 2 == 0) &&
-         even(p.b) &&
+         (of_bytes(p.step) || even(p.b)) &&
          (p.low_rank == nullptr || (even(p.low_rank->p) && even(p.low_rank->q) && p.low_rank->r % 2 == 0 &&
                                     p.low_rank->t_dtype == kBF16));
 }
@@ -406,10 +470,19 @@ Step bf16_step() {
 #endif
   return Step::kFloat;
 }
+Step byte_step() {
+  if (forced_byte_step) return *forced_byte_step;
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
+  if (has && HWY_DYNAMIC_DISPATCH(can_hold_pairs)()) return Step::kByte;
+#endif
+  return Step::kEmulatedByte;
+}
 void force_bf16_step(std::optional<Step> step) { forced_step = step; }
+void force_byte_step(std::optional<Step> step) { forced_byte_step = step; }
 
 Step step_of_product(const Product& p) {
-  return p.step != Step::kFixedPoint && can_pair(p) ? bf16_step() : p.step;
+  return p.step == Step::kFloat && can_pair(p) ? bf16_step() : p.step;
 }
 
 Packing packing_of(const Product& p) {
@@ -423,29 +496,37 @@ Packing packing_of(const Product& p) {
   if (f.slab < depth && p.c_dtype != kF32) f.sums = p.m * f.slice;
   const int64_t r = p.low_rank == nullptr ? 0 : p.low_rank->r;
   f.ld_t = divide(r, width) * width;
-  f.q_step = p.step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : p.step;
-  f.q_steps = f.q_step == Step::kFloat ? r : r / 2;
+  const bool bytes = of_bytes(p.step);
+  f.t_step = !bytes ? p.step : can_pair(p) ? bf16_step() : Step::kFloat;
+  f.t_steps = p.k / values_of(f.t_step);
+  f.t_block = block_of_k(f.t_step, f.t_steps);
+  f.q_step = f.t_step == Step::kFixedPoint && r % 2 != 0 ? Step::kFloat : f.t_step;
+  f.q_steps = r / values_of(f.q_step);
   const int64_t k = stored_steps(p.step, f.slab);
   f.b = f.slice * k;
   f.q = f.slice * stored_steps(f.q_step, f.q_steps);
-  f.p = f.ld_t * k;
+  f.p = f.ld_t * (bytes ? f.t_steps : k);
   f.t = f.ld_t * p.m;
   return f;
 }
 
 LocalCounts local_counts_of(const Product& p) {
   const Packing f = packing_of(p);
-  const bool few = p.m <= kFewRows, sums = p.c_dtype != kF32 && (few || f.sums == 0) &&
-                                           (p.step == Step::kFixedPoint || p.steps() > f.block);
+  const bool few = p.m <= kFewRows,
+             sums = p.c_dtype != kF32 && (few || f.sums == 0) &&
+                    (p.step == Step::kFixedPoint || of_bytes(p.step) || p.steps() > f.block);
   const int64_t rows = divide(std::min(p.m, kTileRows), kRowGroup) * kRowGroup,
                 k = stored_steps(p.step, few ? std::min(f.block, p.steps()) : f.slab);
   LocalCounts counts{};
   const auto of = [&](LocalSlot slot) -> int64_t& { return counts[static_cast<size_t>(slot)]; };
   of(LocalSlot::kA) = rows * (k + 32);  // as it lies, rows are padded
+  const bool t_apart = of_bytes(p.step) && !few && f.ld_t > 0;
+  if (t_apart && (p.low_rank->r > kFewColumns || f.t_step == Step::kFloat))
+    of(LocalSlot::kA) = std::max(of(LocalSlot::kA), rows * (f.t_steps + 32));
   if (few) of(LocalSlot::kB) = few_columns(p.n, HWY_DYNAMIC_DISPATCH(panel_width)()) * k;
   if (sums) of(LocalSlot::kC) = rows * (kChunk + 16);
-  if (p.a.dtype == kF32 && (p.step == Step::kPair || p.step == Step::kEmulatedPair))
-    of(LocalSlot::kD) = rows * f.slab;
+  const bool rounds_a = p.a.dtype == kF32 && (f.t_step == Step::kPair || f.t_step == Step::kEmulatedPair);
+  if (rounds_a && (t_apart || !of_bytes(p.step))) of(LocalSlot::kD) = rows * (t_apart ? f.t_steps : f.slab);
   if (p.low_rank != nullptr)
     of(LocalSlot::kD) = std::max(of(LocalSlot::kD), rows * stored_steps(f.q_step, f.q_steps) + 4);
   return counts;
@@ -454,6 +535,7 @@ LocalCounts local_counts_of(const Product& p) {
 void multiply_packed(Stream& stream, Product p) {
   p.step = step_of_product(p);
   const int64_t width = HWY_DYNAMIC_DISPATCH(panel_width)(), depth = p.steps();
+  const bool bytes = of_bytes(p.step);
   if (p.m <= kFewRows) {
     parallel_for(p.n, few_columns(p.n, width), [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(tile)
@@ -468,7 +550,13 @@ void multiply_packed(Stream& stream, Product p) {
   float* sums = f.sums > 0 ? room(Stream::kPartialSlot, f.sums) : nullptr;
   float* packed = room(Stream::kKernelSlot, f.b + f.q + f.p + f.t);
   float *packed_q = packed + f.b, *packed_p = packed_q + f.q;
-  PackedPair pair{.q_step = f.q_step, .t = packed_p + f.p, .ld = f.ld_t, .steps = f.q_steps};
+  PackedPair pair{.t_step = f.t_step,
+                  .q_step = f.q_step,
+                  .t = packed_p + f.p,
+                  .ld = f.ld_t,
+                  .steps = f.q_steps,
+                  .t_steps = f.t_steps,
+                  .t_block = f.t_block};
   const int64_t tiles = tiles_of_rows(p.m), groups = divide(p.m, kRowGroup);
   for (int64_t column = 0; column < p.n; column += f.slice) {
     const int64_t columns = std::min(f.slice, p.n - column);
@@ -479,10 +567,10 @@ void multiply_packed(Stream& stream, Product p) {
         (p.b, p.step, k0, k, column + begin, end - begin, packed + begin * stored_steps(p.step, k));
       });
       if (p.low_rank != nullptr) {
-        pair.p = column == 0 ? packed_p : nullptr;
+        pair.p = column == 0 && (!bytes || k0 == 0) ? packed_p : nullptr;
         pair.q = k0 + k == depth ? packed_q : nullptr;
         if (pair.p != nullptr) HWY_DYNAMIC_DISPATCH(pack_b)
-        (p.low_rank->p, p.step, k0, k, 0, p.low_rank->r, packed_p);
+        (p.low_rank->p, pair.t_step, k0, bytes ? pair.t_steps : k, 0, p.low_rank->r, packed_p);
         if (pair.q != nullptr)
           HWY_DYNAMIC_DISPATCH(pack_b)(p.low_rank->q, pair.q_step, 0, pair.steps, column, columns, packed_q);
       }

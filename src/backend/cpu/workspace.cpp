@@ -28,7 +28,7 @@ Workspace cpu_matmul_workspace(const ProductWorkspace& w) {
   Workspace all;
   for (const int64_t m : {w.m, std::min(w.m, kFewRows)}) {
     product.m = m;
-    product.step = w.fixed_point ? Step::kFixedPoint : Step::kFloat;
+    product.step = step_of(w.fixed_point);
     product.step = step_of_product(product);
     Workspace of_rows;
     of_rows.local = local_counts_of(product);

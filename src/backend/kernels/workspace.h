@@ -6,6 +6,7 @@
 #include <array>
 
 #include "backend/kernels/attention.h"
+#include "backend/kernels/matmul.h"
 #include "tensor/dtype.h"
 
 namespace nibble::backend {
@@ -18,12 +19,12 @@ struct Workspace {
   int64_t thread_bytes() const { return local[0] + local[1] + local[2] + local[3] + local[4]; }
 };
 
-// C = A · B on the CPU, of up to m rows, A, B and C as they lie and of these types, a pair of rank r beside
-// it.
+// C = A · B on the CPU, of up to m rows, A, B and C as they lie and of these types, a pair of rank r of B's
+// type beside it. With kByte B is codes, and b the type of the pair.
 struct ProductWorkspace {
   int64_t m = 0, n = 0, k = 0;
   DType a = kF32, b = kF32, c = kF32;
-  bool fixed_point = false;
+  FixedPoint fixed_point = FixedPoint::kNone;
   int64_t r = 0;
 };
 Workspace cpu_matmul_workspace(const ProductWorkspace& product);
