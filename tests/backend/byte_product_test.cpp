@@ -1,4 +1,4 @@
-#include "backend/cpu/gemm_step.h"
+#include "backend/cpu/matmul.h"
 #include "backend/weight_lease.h"
 #include "tests/backend/matmul_cases.h"
 #include "tests/message_of.h"
@@ -8,7 +8,7 @@ namespace {
 
 using cpu::Step;
 
-constexpr int64_t kRun = 256;
+constexpr int64_t kRun = cpu::kInt8Run;
 
 // With the instruction where there is one, and as it is emulated.
 void with_either_step(const std::function<void()>& body) {
@@ -68,6 +68,7 @@ TEST(ByteProduct, AwkwardSizesEveryType) {
     with_either_step([] {
       for (const MatmulCase s : {MatmulCase{1, 1, 4},
                                  {5, 3, 8},
+                                 {12, 32, 128},
                                  {12, 32, 256},
                                  {13, 33, 260},
                                  {7, 17, 36},
@@ -154,7 +155,7 @@ TEST(ByteProduct, ANonFiniteValueSpoilsItsRowOrColumnAlone) {
     for (const bool transposed : {false, true})
       for (const float bad :
            {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()})
-        for (const int64_t place : {0, 15, 16, 255, 256, 263}) {
+        for (const int64_t place : {0, 15, 16, 127, 128, 255, 256, 263}) {
           Int8Weight w(transposed ? kColumns : kDepth, transposed ? kDepth : kColumns);
           if (transposed) w.absmax.data<float>()[32] = bad;
           Tensor a = random_tensor({100, kDepth}, kF32, 1), c = random_tensor({100, kColumns}, kF32, 2);
@@ -177,7 +178,7 @@ TEST(ByteProduct, SameBytesForTheSameValuesInEitherType) {
   Stream stream(host_allocator());
   on_every_target([&] {
     for (const bool transposed : {false, true})
-      for (const int64_t k : {4, 60, 256, 516}) {
+      for (const int64_t k : {4, 60, 128, 516}) {
         const Int8Weight w(transposed ? 37 : k, transposed ? k : 37);
         const Tensor a = random_tensor({101, k}, kBF16, 1);
         Tensor wide = empty(a.shape(), kF32), of_narrow = empty({101, 37}, kF32),

@@ -1,5 +1,5 @@
 // Products of bytes: the codes of an int8 weight as they are stored, times rows of A rounded to 8 bits, runs
-// of kByteRun neighbours along k by their largest magnitude. One instruction multiplies and adds four where
+// of kInt8Run neighbours along k by their largest magnitude. One instruction multiplies and adds four where
 // that for bf16 does two. Source: the SwitchBack layer (Wortsman et al. 2023), which rounds whole rows.
 //
 // What scales a code is constant along k in x · Wᵀ and multiplies the finished sums; in dy · W it goes along
@@ -29,7 +29,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
-constexpr int64_t kByteSteps = kByteRun / 4;
+constexpr int64_t kByteSteps = kInt8Run / 4;
 using ByteSum = hn::Vec<hn::RebindToSigned<GemmTag>>;
 
 // Byte q of every lane.
@@ -137,14 +137,14 @@ HWY_INLINE float to_bytes(const T* from, const float* factors, int64_t n, uint8_
 template <class T>
 HWY_INLINE void pack_byte_rows(const T* from, const float* factors, int64_t ld, int64_t k, int64_t rows,
                                float* to) {
-  static_assert(kByteRun % 16 == 0, "the last vector of a run is stored whole");
-  HWY_ALIGN uint8_t bytes[kByteRun * kGemmRows];
+  static_assert(kInt8Run % 16 == 0, "the last vector of a run is stored whole");
+  HWY_ALIGN uint8_t bytes[kInt8Run * kGemmRows];
   for (int64_t at = 0; at < k; at += kByteSteps) {
     const int64_t steps = std::min(kByteSteps, k - at);
     float scales[kGemmRows] = {};
     for (int64_t i = 0; i < rows; ++i)
       scales[i] = to_bytes(from + i * ld + 4 * at, factors == nullptr ? nullptr : factors + 4 * at, 4 * steps,
-                           bytes + i * kByteRun);
+                           bytes + i * kInt8Run);
     pack_rows(reinterpret_cast<const float*>(bytes), kByteSteps, steps, rows, to);
     to = std::copy_n(scales, kGemmRows, to + steps * kGemmRows);
   }

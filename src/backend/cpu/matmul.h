@@ -43,10 +43,10 @@ inline constexpr int64_t kFewRows = 96;
 // Values of k that share a scale in fixed point.
 inline constexpr int64_t kFixedRun = 128;
 // The same where bytes are multiplied.
-inline constexpr int64_t kByteRun = 256;
+inline constexpr int64_t kInt8Run = 128;
 // Steps of a run; 0: there are no runs.
 inline int64_t steps_of_run(Step step) {
-  return step == Step::kFixedPoint ? kFixedRun / 2 : of_bytes(step) ? kByteRun / 4 : 0;
+  return step == Step::kFixedPoint ? kFixedRun / 2 : of_bytes(step) ? kInt8Run / 4 : 0;
 }
 // Floats that k steps take in a packed row or column: what belongs to a run follows it.
 inline int64_t stored_steps(Step step, int64_t k) {

@@ -10,7 +10,7 @@ namespace nibble::backend {
 //   kShort: both sides are rounded, A to 14 bits and B to 12 beside the largest of 128 neighbours along k,
 //   which adds less than storing them as bf16 did. B may then also be the codes I8 of an int8 weight with the
 //   `absmax` F32 of its rows as stored (value = code · absmax / 127). k is even.
-//   kByte: B is such codes, which stay as they are; A is rounded to 8 bits beside the largest of 256
+//   kByte: B is such codes, which stay as they are; A is rounded to 8 bits beside the largest of 128
 //   neighbours along k: each value by at most 1/254 of that. Without transpose_b A is multiplied by absmax
 //   before it is rounded. k comes in fours.
 // With either A lies as it is.
