@@ -145,10 +145,13 @@ double matmul_limit_flops(DType compute) {
 double product_limit_seconds(const std::vector<ProductShape>& shapes, int repetitions, DType compute) {
   Library library(shapes, compute);
   double total = 0;
+  std::vector<double> times(static_cast<size_t>(repetitions));
   for (const ProductShape& s : shapes) {
-    double best = library.seconds(s);
-    for (int i = 1; i < repetitions; ++i) best = std::min(best, library.seconds(s));
-    total += s.count * best;
+    library.seconds(s);  // makes what it needs
+    for (double& time : times) time = library.seconds(s);
+    const auto middle = times.begin() + repetitions / 2;
+    std::nth_element(times.begin(), middle, times.end());
+    total += s.count * *middle;
   }
   return total;
 }

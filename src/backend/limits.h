@@ -23,8 +23,9 @@ struct ProductShape {
   int64_t m = 0, n = 0, k = 0;
   double count = 1;
 };
-// Seconds that one pass over all these products takes in the same library and type, on all threads: the best
-// of `repetitions` of each, rows divided by the library or over our threads, whichever is faster.
+// Seconds that one pass over all these products takes in the same library and type, on all threads: the
+// median of `repetitions` of each after one that is not counted, rows divided by the library or over our
+// threads, whichever is faster.
 double product_limit_seconds(const std::vector<ProductShape>& shapes, int repetitions, DType compute);
 
 // Bytes per second of reading (summing 256 MB) and of copying (bytes read plus bytes written) on all threads,

@@ -157,7 +157,7 @@ StepProfile profile_step(Engine& engine, const data::StepBatch& batch, int round
     seconds.push_back(run());
     limits.push_back(shapes.empty()
                          ? backend::matmul_limit_flops(engine.compute())
-                         : product_flops / backend::product_limit_seconds(shapes, 2, engine.compute()));
+                         : product_flops / backend::product_limit_seconds(shapes, 5, engine.compute()));
     profile.rounds.push_back(profile.flops / limits.back() / seconds.back());
   }
   profile.seconds = median(seconds);

@@ -9,6 +9,7 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <type_traits>
 
 #include "backend/cpu/gemm_step.h"
@@ -422,7 +423,7 @@ struct GemmSums {
 struct GemmResult {
   float alpha = 1;
   Put put = Put::kSet;
-  float* c = nullptr;  // not touched where `rounded` is set and put is kSet; else whole vectors there
+  float* c = nullptr;  // not touched where `rounded` is set and put is kSet
   int64_t ld = 0;
 
   const float *a = nullptr, *panels = nullptr;
@@ -476,7 +477,8 @@ struct GemmTile {
   hn::Vec<GemmTag> l0, h0, l1, h1, l2, h2, l3, h3, l4, h4, l5, h5;
   hn::Vec<GemmTag> l6, h6, l7, h7, l8, h8, l9, h9, l10, h10, l11, h11;
 };
-// f(i, low, high) of the first R rows. f is inlined always: else the sums live in memory from the start.
+// f(i, low, high) of the first R rows. f should always be inlined: else the sums live in memory from the
+// start.
 template <int R, class F>
 HWY_INLINE void for_rows(GemmTile& t, const F& f) {
   static_assert(R <= kGemmRows && R <= 12);
@@ -526,6 +528,9 @@ struct GemmSteps {
 #if HWY_TARGET == HWY_AVX3
 // The full tile of pairs in its own words: between two loops GCC would keep sums in memory.
 HWY_INLINE void gemm_pairs(const GemmSteps& of, GemmTile& t) {
+  static_assert(offsetof(GemmSteps, panel) == 8 && offsetof(GemmSteps, k) == 16 &&
+                offsetof(GemmSteps, more) == 24 && offsetof(GemmSteps, beside) == 32 &&
+                offsetof(GemmSteps, steps) == 40 && offsetof(GemmSteps, before) == 48);
   // clang-format off
 #define NIBBLE_PAIR_ROW(at, low, high)                \
   "vbroadcastss " #at "(%%rax), %%zmm31\n\t"          \
