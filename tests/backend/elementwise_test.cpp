@@ -118,7 +118,7 @@ TEST(Elementwise, SwigluFollowsItsFormula) {
     gated(stream, gate, up, Activation::kSilu, out.tensor);
     out.expect_untouched("gated");
     for (const bool more : {false, true}) {
-      Guarded dgate = guarded({n}, to, 5), dup = guarded({n}, kF32, 6);
+      Guarded dgate = guarded({n}, to, 5), dup = guarded({n}, to, 6);
       auto want_gate = doubles_of(dgate.tensor), want_up = doubles_of(dup.tensor), want = want_up;
       for (size_t i = 0; i < g.size(); ++i) {
         const double s = 1 / (1 + std::exp(-g[i]));
