@@ -168,8 +168,7 @@ HWY_INLINE ByteSum byte_step(hn::Vec<GemmTag> x, hn::Vec<GemmTag> b, ByteSum sum
   return hn::Add(sum, hn::Mul(unsigned_byte<3>(u), signed_byte<3>(s)));
 }
 
-// total[R, width] += a · panel over one run; both are moved behind it. Accumulators are named: GCC keeps an
-// array of them in memory.
+// total[R, width] += a · panel over one run; both are moved behind it.
 template <int R, Step kStep>
 HWY_INLINE void byte_run(const float* HWY_RESTRICT& a, const float* HWY_RESTRICT& panel, int64_t steps,
                          float* HWY_RESTRICT total) {
@@ -177,32 +176,20 @@ HWY_INLINE void byte_run(const float* HWY_RESTRICT& a, const float* HWY_RESTRICT
   const hn::RebindToSigned<GemmTag> i32;
   const size_t lanes = hn::Lanes(d);
   const float* starts = panel + static_cast<size_t>(steps) * 2 * lanes;
-  auto l0 = hn::BitCast(i32, hn::Load(d, starts)), h0 = hn::BitCast(i32, hn::Load(d, starts + lanes));
-  auto l1 = l0, l2 = l0, l3 = l0, l4 = l0, l5 = l0, l6 = l0, l7 = l0, l8 = l0, l9 = l0, l10 = l0, l11 = l0;
-  auto h1 = h0, h2 = h0, h3 = h0, h4 = h0, h5 = h0, h6 = h0, h7 = h0, h8 = h0, h9 = h0, h10 = h0, h11 = h0;
-  const auto rows = [&](const auto& row) HWY_ATTR {
-    row(0, l0, h0);
-    if constexpr (R > 1) row(1, l1, h1);
-    if constexpr (R > 2) row(2, l2, h2);
-    if constexpr (R > 3) row(3, l3, h3);
-    if constexpr (R > 4) row(4, l4, h4);
-    if constexpr (R > 5) row(5, l5, h5);
-    if constexpr (R > 6) row(6, l6, h6);
-    if constexpr (R > 7) row(7, l7, h7);
-    if constexpr (R > 8) row(8, l8, h8);
-    if constexpr (R > 9) row(9, l9, h9);
-    if constexpr (R > 10) row(10, l10, h10);
-    if constexpr (R > 11) row(11, l11, h11);
-  };
+  RowsOfSums<ByteSum> t;
+  for_rows<R>(t, [&](int64_t, auto& low, auto& high) HWY_ATTR {
+    low = hn::BitCast(i32, hn::Load(d, starts));
+    high = hn::BitCast(i32, hn::Load(d, starts + lanes));
+  });
   for (int64_t p = 0; p < steps; ++p, panel += 2 * lanes, a += kGemmRows) {
     const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
-    rows([&](int64_t i, auto& low, auto& high) HWY_ATTR {
+    for_rows<R>(t, [&](int64_t i, auto& low, auto& high) HWY_ATTR {
       const auto x = hn::Set(d, a[i]);
       low = byte_step<kStep>(x, b0, low);
       high = byte_step<kStep>(x, b1, high);
     });
   }
-  rows([&](int64_t i, auto low, auto high) HWY_ATTR {
+  for_rows<R>(t, [&](int64_t i, auto& low, auto& high) HWY_ATTR {
     float* to = total + static_cast<size_t>(i) * 2 * lanes;
     const auto scale = hn::Set(d, a[i]);
     hn::Store(hn::MulAdd(hn::ConvertTo(d, low), scale, hn::Load(d, to)), d, to);

@@ -9,7 +9,7 @@
 #include <hwy/foreach_target.h>
 // After foreach_target, as Highway wants it:
 #include "backend/cpu/exp-inl.h"
-#include "backend/cpu/gemm-inl.h"
+#include "backend/cpu/pair_operand-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
