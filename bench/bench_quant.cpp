@@ -121,8 +121,8 @@ void BM_matvec(benchmark::State& state, const char* name, bool double_quant, DTy
   Stream stream(host_allocator());
   matvec(state, make_weight(stream, name, double_quant), dtype, rows);
 }
-void BM_matvec_ggml(benchmark::State& state, GgmlType type, DType dtype) {
-  matvec(state, make_ggml(type), dtype, 1);
+void BM_matvec_ggml(benchmark::State& state, GgmlType type, DType dtype, int64_t rows) {
+  matvec(state, make_ggml(type), dtype, rows);
 }
 void BM_matvec_dense(benchmark::State& state, DType dtype) {
   matvec(state, quant::dense_weight(random_values({kRows, kCols}, dtype)), dtype, 1);
@@ -132,11 +132,13 @@ BENCHMARK_CAPTURE(BM_matvec, nf4_dq_bf16, "nf4", true, kBF16, 1)->UseRealTime();
 BENCHMARK_CAPTURE(BM_matvec, nf4_dq_f32, "nf4", true, kF32, 1)->UseRealTime();
 BENCHMARK_CAPTURE(BM_matvec, nf4_dq_bf16_4_rows, "nf4", true, kBF16, 4)->UseRealTime();
 BENCHMARK_CAPTURE(BM_matvec, int8_bf16, "int8", false, kBF16, 1)->UseRealTime();
-BENCHMARK_CAPTURE(BM_matvec_ggml, q4_1_bf16, GgmlType::kQ4_1, kBF16)->UseRealTime();
-BENCHMARK_CAPTURE(BM_matvec_ggml, q4_1_f32, GgmlType::kQ4_1, kF32)->UseRealTime();
-BENCHMARK_CAPTURE(BM_matvec_ggml, q8_0_bf16, GgmlType::kQ8_0, kBF16)->UseRealTime();
-BENCHMARK_CAPTURE(BM_matvec_ggml, q4_k_bf16, GgmlType::kQ4_K, kBF16)->UseRealTime();
-BENCHMARK_CAPTURE(BM_matvec_ggml, q6_k_bf16, GgmlType::kQ6_K, kBF16)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q4_1_bf16, GgmlType::kQ4_1, kBF16, 1)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q4_1_f32, GgmlType::kQ4_1, kF32, 1)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q8_0_bf16, GgmlType::kQ8_0, kBF16, 1)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q4_1_bf16_16_rows, GgmlType::kQ4_1, kBF16, 16)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q8_0_bf16_16_rows, GgmlType::kQ8_0, kBF16, 16)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q4_k_bf16, GgmlType::kQ4_K, kBF16, 1)->UseRealTime();
+BENCHMARK_CAPTURE(BM_matvec_ggml, q6_k_bf16, GgmlType::kQ6_K, kBF16, 1)->UseRealTime();
 
 }  // namespace
 }  // namespace nibble::backend

@@ -5,17 +5,9 @@
 namespace nibble::nn {
 namespace {
 
-// cache[target_rows[t]] = rows[t]; runs of neighbouring rows are copied as one.
+// cache[target_rows[t]] = rows[t].
 void put_rows(Context& cx, const Tensor& rows, const Tensor& target_rows, Tensor& cache) {
-  if (target_rows.raw() == nullptr) return;
-  const auto* to = target_rows.data<int32_t>();
-  const int64_t n = target_rows.numel();
-  for (int64_t begin = 0, end; begin < n; begin = end) {
-    end = begin + 1;
-    while (end < n && to[end] == to[end - 1] + 1) ++end;
-    Tensor place = cache.rows(to[begin], to[begin] + (end - begin));
-    backend::accumulate(cx.stream(), rows.rows(begin, end), place, false);
-  }
+  if (target_rows.raw() != nullptr) backend::scatter_rows(cx.stream(), rows, target_rows, cache);
 }
 
 struct Projected {

@@ -267,8 +267,10 @@ TEST(Elementwise, RowsAreGatheredAndScattered) {
       const Tensor x = random_tensor({9, 13}, tx, 1);
       Tensor rows = Tensor::empty(host_allocator(), {3}, kI32, "rows");
       for (int i = 0; i < 3; ++i) rows.data<int32_t>()[i] = 2 + 3 * i;
-      Guarded out = guarded({3, 13}, to, 2), back = guarded({9, 13}, to, 3);
+      Guarded out = guarded({3, 13}, to, 2), back = guarded({9, 13}, to, 3), put = guarded({9, 13}, to, 3);
       const auto old = floats_of(back.tensor);
+      scatter_rows(stream, x.rows(0, 3), rows, put.tensor);
+      put.expect_untouched("scatter_rows");
       gather_rows(stream, x, rows, out.tensor);
       out.expect_untouched("gather_rows");
       scatter_add_rows(stream, x.rows(0, 3), rows, back.tensor);
@@ -278,6 +280,7 @@ TEST(Elementwise, RowsAreGatheredAndScattered) {
           const bool hit = r >= 2 && (r - 2) % 3 == 0;
           const float more = hit ? floats_of(x)[(r - 2) / 3 * 13 + i] : 0.0f;
           EXPECT_EQ(floats_of(back.tensor)[r * 13 + i], round_to(old[r * 13 + i] + more, to));
+          EXPECT_EQ(floats_of(put.tensor)[r * 13 + i], hit ? round_to(more, to) : old[r * 13 + i]);
           if (hit) {
             EXPECT_EQ(floats_of(out.tensor)[(r - 2) / 3 * 13 + i], round_to(floats_of(x)[r * 13 + i], to));
           }

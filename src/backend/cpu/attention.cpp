@@ -3,8 +3,6 @@
 // row by row instead.
 #include "backend/cpu/attention.h"
 
-#include <hwy/cache_control.h>
-
 #include <cmath>
 #include <cstring>
 
@@ -24,18 +22,12 @@
 #ifndef NIBBLE_CPU_ATTENTION_FORWARD
 #define NIBBLE_CPU_ATTENTION_FORWARD
 namespace nibble::backend::cpu {
-struct AttentionForward {
-  const void *q, *k, *v;
-  void* out;
-  float* lse;
-  DType dtype;
+struct AttentionForward : AttentionOperands {
   Step step;  // of both products
-  AttentionArgs args;
   // Packed keys and values of one segment and head start at (segment's padded keys before it, head) * width.
   float *keys, *values;
   const Segment* segments;
   const int64_t* offsets;  // padded keys before each segment
-  const DistanceBias* bias;
 };
 inline constexpr int64_t kQueryRows = 48;   // of one tile
 inline constexpr int64_t kKeyBlock = 256;   // keys per step of the running softmax
@@ -71,35 +63,6 @@ void pack_keys(const AttentionForward& f, const AttentionItem& item) {
   float* values = packed_at(f, f.values, item.segment, item.head, padded_width(K));
   pack_panels_for<kStep>(static_cast<const T*>(f.v) + from, ld, item.count, K,
                          values + steps_of<kStep>(item.begin) * panel, steps_of<kStep>(s.k_count) * panel);
-}
-
-// out[0, count) = exp(s - high), zero outside [first, end); returns their sum. out may lie where s does.
-template <Step kStep, class P>
-HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, P out) {
-  const hn::ScalableTag<float> d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto h = hn::Set(d, high);
-  auto sum = hn::Zero(d);
-  for (int64_t j = 0; j < count; j += lanes) {  // the row is padded to whole vectors
-    auto p = exp_of_score<kStep>(d, hn::LoadU(d, s + j), h);
-    if (j < first || j + lanes > end) {
-      const auto index = hn::Iota(d, static_cast<float>(j));
-      const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
-                                hn::Lt(index, hn::Set(d, static_cast<float>(end))));
-      p = hn::IfThenElseZero(seen, p);
-    }
-    sum = hn::Add(sum, p);
-    store_f32(d, p, out + j);
-  }
-  return hn::GetLane(hn::SumOfLanes(d, sum));
-}
-
-HWY_INLINE float max_of_row(const float* s, int64_t begin, int64_t end) {
-  const hn::ScalableTag<float> d;
-  auto high = hn::Set(d, -INFINITY);
-  for_vectors(d, begin, end,
-              [&](const auto& at) HWY_ATTR { high = hn::Max(high, at.load_or(d, s, -INFINITY)); });
-  return hn::GetLane(hn::MaxOfLanes(d, high));
 }
 
 HWY_INLINE void scale_row(float* row, int64_t n, float factor) {
@@ -168,143 +131,11 @@ void forward_tile(const AttentionForward& f, const AttentionItem& item) {
   }
 }
 
-// sum[0, kVectors · lanes) = Σ_j scores[j] v[j · ld + …].
-template <int kVectors, class T>
-HWY_INLINE void weigh_values(const T* v, int64_t ld, const float* scores, int64_t first, int64_t end,
-                             float* sum) {
-  const hn::ScalableTag<float> d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
-  const auto each = [&](const auto& f) HWY_ATTR {
-    f(0, s0);
-    f(1, s1);
-    if constexpr (kVectors >= 4) {
-      f(2, s2);
-      f(3, s3);
-    }
-    if constexpr (kVectors == 8) {
-      f(4, s4);
-      f(5, s5);
-      f(6, s6);
-      f(7, s7);
-    }
-  };
-  for (int64_t j = first; j < end; ++j) {
-    const auto p = hn::Set(d, scores[j]);
-    const T* row = v + j * ld;
-    each([&](int i, auto& s) HWY_ATTR { s = hn::MulAdd(p, load_f32(d, row + i * lanes), s); });
-  }
-  each([&](int i, auto& s) HWY_ATTR { hn::StoreU(s, d, sum + i * lanes); });
-}
-
-// The sum over a vector's blocks of four lanes.
-template <class D>
-HWY_INLINE auto sum_of_blocks(D, hn::Vec<D> v) {
-  if constexpr (hn::MaxLanes(D()) == 4) {
-    return v;
-  } else {
-    const hn::Half<D> half;
-    return sum_of_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
-  }
-}
-
-// scores[j] = scale · q · k[j] for kKeys keys from j on, which wait for one another's sums instead of for
-// their own.
-template <int kKeys, class T>
-HWY_INLINE void scores_of_keys(const float* q, const T* k, int64_t ld, int64_t width, float scale,
-                               float* scores) {
-  const hn::ScalableTag<float> d;
-  auto d0 = hn::Zero(d), d1 = d0, d2 = d0, d3 = d0;
-  for_vectors(d, 0, width, [&](const auto& at) HWY_ATTR {
-    const auto x = at.load(d, q);
-    d0 = hn::MulAdd(x, at.load(d, k), d0);
-    if constexpr (kKeys == 4) {
-      d1 = hn::MulAdd(x, at.load(d, k + ld), d1);
-      d2 = hn::MulAdd(x, at.load(d, k + 2 * ld), d2);
-      d3 = hn::MulAdd(x, at.load(d, k + 3 * ld), d3);
-    }
-  });
-  // Lane i of each block of four: a part of key i's sum.
-  const hn::RepartitionToWide<decltype(d)> wide;
-  const auto both = [&](auto x, auto y) HWY_ATTR {
-    return hn::BitCast(wide, hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)));
-  };
-  const auto a = both(d0, d1), b = both(d2, d3);
-  const auto parts = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, a, b)),
-                             hn::BitCast(d, hn::InterleaveUpper(wide, a, b)));
-  const hn::Full128<float> d4;
-  const auto sums = hn::Mul(sum_of_blocks(d, parts), hn::Set(d4, scale));
-  if constexpr (kKeys == 4)
-    hn::StoreU(sums, d4, scores);
-  else
-    scores[0] = hn::GetLane(sums);
-}
-
-// One query row: scores of every key it sees, softmax, weighted values.
-template <class T>
-void forward_row(const AttentionForward& f, const AttentionItem& item) {
-  const hn::ScalableTag<float> d;
-  const Segment& s = f.segments[item.segment];
-  const AttentionArgs& a = f.args;
-  const int64_t K = a.head_width, H = a.heads, ld = a.kv_heads * K;
-  const int64_t first = s.first_key(item.begin, a), end = s.end_key(item.begin, a);
-  const int64_t at_q = (s.q_begin + item.begin) * H + item.head;
-  const int64_t at_k = s.k_begin * ld + item.head / (H / a.kv_heads) * K;
-  const T *q = static_cast<const T*>(f.q) + at_q * K, *k = static_cast<const T*>(f.k) + at_k,
-          *v = static_cast<const T*>(f.v) + at_k;
-  float* scores = local_buffer(LocalSlot::kA, end + 64);
-  float* sum = local_buffer(LocalSlot::kC, K);
-  float* query = local_buffer(LocalSlot::kB, K);
-  for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR { at.store(d, at.load(d, q), query); });
-  // Rows of one head are too short and far apart for the processor to see them coming: keys are fetched two
-  // rounds ahead, values while the scores are made.
-  const auto fetch = [&](const T* row) {
-    for (int64_t i = 0; i < K; i += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + i);
-  };
-  int64_t key = first;
-  for (; key + 4 <= end; key += 4) {
-    for (int64_t i = key; i < key + 4; ++i) {
-      fetch(k + (i + 8) * ld);
-      fetch(v + i * ld);
-    }
-    scores_of_keys<4>(query, k + key * ld, ld, K, a.scale, scores + key);
-  }
-  for (; key < end; ++key) scores_of_keys<1>(query, k + key * ld, ld, K, a.scale, scores + key);
-  if (const AdjustScores adjust(a, item.head, f.bias->at(item.head)); adjust.any() && first < end)
-    adjust_row(adjust, scores + first, end - first, first - s.position(item.begin));
-  const float high = max_of_row(scores, first, end);
-  const float total = first < end ? softmax_row<Step::kFloat>(scores + first, end - first, 0, end - first,
-                                                              high, scores + first)
-                                  : 0.0f;
-  std::fill_n(sum, K, 0.0f);
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t done = 0;  // columns, eight vectors at a time while they last: their sums stay in registers
-  for (; done + 8 * lanes <= K; done += 8 * lanes)
-    weigh_values<8>(v + done, ld, scores, first, end, sum + done);
-  for (; done + 4 * lanes <= K; done += 4 * lanes)
-    weigh_values<4>(v + done, ld, scores, first, end, sum + done);
-  for (; done + 2 * lanes <= K; done += 2 * lanes)
-    weigh_values<2>(v + done, ld, scores, first, end, sum + done);
-  for (int64_t j = first; done < K && j < end; ++j) {
-    const auto p = hn::Set(d, scores[j]);
-    for_vectors(d, done, K, [&](const auto& at) HWY_ATTR {
-      at.store(d, hn::MulAdd(p, at.load(d, v + j * ld), at.load(d, sum)), sum);
-    });
-  }
-  const auto inverse = hn::Set(d, total != 0 ? 1.0f / total : 0.0f);
-  T* o = static_cast<T*>(f.out) + at_q * K;
-  for_vectors(d, 0, K, [&](const auto& at) HWY_ATTR { at.store(d, hn::Mul(at.load(d, sum), inverse), o); });
-  f.lse[at_q] = total != 0 ? high + std::log(total) : 0.0f;
-}
-
 void pack_item(const AttentionForward& f, const AttentionItem& item) {
   with_step(f.dtype, f.step, [&](auto type, auto step) { pack_keys<decltype(type), step()>(f, item); });
 }
 void forward_item(const AttentionForward& f, const AttentionItem& item) {
   with_step(f.dtype, f.step, [&](auto type, auto step) { forward_tile<decltype(type), step()>(f, item); });
-}
-void row_item(const AttentionForward& f, const AttentionItem& item) {
-  f.dtype == kF32 ? forward_row<float>(f, item) : forward_row<BFloat16>(f, item);
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE
@@ -314,7 +145,6 @@ HWY_AFTER_NAMESPACE();
 namespace nibble::backend::cpu {
 HWY_EXPORT(pack_item);
 HWY_EXPORT(forward_item);
-HWY_EXPORT(row_item);
 
 void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
                const Tensor& segments, AttentionArgs args, Tensor& out, Tensor& lse) {
@@ -331,21 +161,12 @@ void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v
     by_distance.fill(bias, args.heads,
                      reinterpret_cast<float*>(
                          stream.scratch(Stream::kPartialSlot, floats(args.heads * by_distance.width()))));
-  AttentionForward f{
-      q.raw(), k.raw(), v.raw(), out.raw(), lse.data<float>(), q.dtype(),   attention_step(args),
-      args,    nullptr, nullptr, nullptr,   nullptr,           &by_distance};
   // Packing pays where many rows use what was packed.
   std::vector<Segment> packed, single;
   for (const Segment& s : all) (s.q_count > 4 ? packed : single).push_back(s);
-  const auto run = [&](const std::vector<AttentionItem>& items, auto function) {
-    parallel_for(static_cast<int64_t>(items.size()), 1,
-                 [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
-  };
-  if (!single.empty()) {
-    f.segments = single.data();
-    run(attention_items(single, args.heads, 1, [](const Segment& s) { return s.q_count; }),
-        HWY_DYNAMIC_DISPATCH(row_item));
-  }
+  const AttentionOperands operands{q.raw(),           k.raw(),   v.raw(), out.raw(),
+                                   lse.data<float>(), q.dtype(), args,    &by_distance};
+  if (!single.empty()) attention_by_rows(operands, single);
   if (packed.empty()) return;
   std::vector<int64_t> offsets;
   int64_t keys = 0;
@@ -354,11 +175,14 @@ void attention(Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v
     keys += (s.k_count + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
   }
   const int64_t K = args.head_width, value_width = (K + kKeyPadding - 1) / kKeyPadding * kKeyPadding;
+  AttentionForward f{operands, attention_step(args), nullptr, nullptr, packed.data(), offsets.data()};
   f.keys = reinterpret_cast<float*>(stream.scratch(Stream::kKernelSlot, floats(keys * args.kv_heads * K)));
   f.values = reinterpret_cast<float*>(
       stream.scratch(Stream::kKernelSlot2, floats(keys * args.kv_heads * value_width)));
-  f.segments = packed.data();
-  f.offsets = offsets.data();
+  const auto run = [&](const std::vector<AttentionItem>& items, auto function) {
+    parallel_for(static_cast<int64_t>(items.size()), 1,
+                 [&](int64_t i, int64_t) { function(f, items[static_cast<size_t>(i)]); });
+  };
   run(attention_items(packed, args.kv_heads, kKeyPadding, [](const Segment& s) { return s.k_count; }),
       HWY_DYNAMIC_DISPATCH(pack_item));
   run(attention_items(packed, args.heads, kQueryRows, [](const Segment& s) { return s.q_count; }),

@@ -94,6 +94,18 @@ inline std::vector<Segment> read_segments(const Tensor& segments) {
   return out;
 }
 
+// What the forward reads and writes (backend/kernels/attention.h).
+struct AttentionOperands {
+  const void *q, *k, *v;
+  void* out;
+  float* lse;
+  DType dtype;  // of all but lse
+  AttentionArgs args;
+  const DistanceBias* bias;
+};
+// Segments of few query rows: nothing is packed.
+void attention_by_rows(const AttentionOperands& f, const std::vector<Segment>& segments);
+
 // A piece of one segment: rows [begin, begin + count) of head `head`.
 struct AttentionItem {
   int64_t segment, head, begin, count;

@@ -3,6 +3,7 @@
 #include "backend/cpu/activation-inl.h"
 #include "backend/cpu/attention.h"
 #include "backend/cpu/exp-inl.h"
+#include "backend/cpu/vector-inl.h"
 
 #if defined(NIBBLE_CPU_ATTENTION_SCORES_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_CPU_ATTENTION_SCORES_INL
@@ -68,6 +69,35 @@ HWY_INLINE void adjust_row(const AdjustScores& adjust, float* row, int64_t count
     auto slope = hn::Zero(d);
     hn::StoreU(adjust(d, hn::LoadU(d, row + j), distance + j, true, &slope), d, row + j);
   }
+}
+
+// out[0, count) = exp(s - high), zero outside [first, end); returns their sum. out may lie where s does.
+template <Step kStep, class P>
+HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, P out) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto h = hn::Set(d, high);
+  auto sum = hn::Zero(d);
+  for (int64_t j = 0; j < count; j += lanes) {  // the row is padded to whole vectors
+    auto p = exp_of_score<kStep>(d, hn::LoadU(d, s + j), h);
+    if (j < first || j + lanes > end) {
+      const auto index = hn::Iota(d, static_cast<float>(j));
+      const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
+                                hn::Lt(index, hn::Set(d, static_cast<float>(end))));
+      p = hn::IfThenElseZero(seen, p);
+    }
+    sum = hn::Add(sum, p);
+    store_f32(d, p, out + j);
+  }
+  return hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+HWY_INLINE float max_of_row(const float* s, int64_t begin, int64_t end) {
+  const hn::ScalableTag<float> d;
+  auto high = hn::Set(d, -INFINITY);
+  for_vectors(d, begin, end,
+              [&](const auto& at) HWY_ATTR { high = hn::Max(high, at.load_or(d, s, -INFINITY)); });
+  return hn::GetLane(hn::MaxOfLanes(d, high));
 }
 
 }  // namespace nibble::backend::cpu::HWY_NAMESPACE

@@ -1,5 +1,5 @@
-// Operands of products in the form that gemm-inl.h reads. B is packed in panels of gemm_panel_width() columns:
-// [panel][k][width], zero beyond the last column. A is packed by groups of kGemmRows rows:
+// Operands of products in the form that gemm-inl.h reads. B is packed in panels of gemm_panel_width()
+// columns: [panel][k][width], zero beyond the last column. A is packed by groups of kGemmRows rows:
 // [group][k][kGemmRows]. Where pairs of bf16 are multiplied (Step), a pair stands in the place of each float
 // and k counts pairs: packing moves their bits as if they were floats.
 #include <hwy/cache_control.h>

@@ -39,6 +39,7 @@ void dropout(Stream&, const Tensor& x, float p, uint64_t seed, uint64_t stream_i
              bool accumulate);
 // rows.cpp
 void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
+void scatter_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
 void scatter_add_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out);
 void take_columns(Stream&, const Tensor& x, Columns columns, Tensor& part);
 void add_columns(Stream&, const Tensor& part, Columns columns, Tensor& x);

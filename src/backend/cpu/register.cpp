@@ -21,6 +21,7 @@ void register_cpu_kernels() {
   add_columns.set(d, cpu::add_columns);
   dropout.set(d, cpu::dropout);
   gather_rows.set(d, cpu::gather_rows);
+  scatter_rows.set(d, cpu::scatter_rows);
   scatter_add_rows.set(d, cpu::scatter_add_rows);
   sum_of_squares.set(d, cpu::sum_of_squares);
   matmul.set(d, cpu::matmul);

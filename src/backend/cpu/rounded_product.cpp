@@ -6,6 +6,7 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <type_traits>
 
@@ -19,16 +20,29 @@
 #define NIBBLE_CPU_ROUNDED_PRODUCT
 namespace nibble::backend::cpu {
 inline constexpr int64_t kByteRun = 32;
-// x[t, i] ≈ values[t * cols + i] * scales[t * runs + i / 32]; sums: Σ x over each run.
+inline constexpr int64_t kFewInputs = 16;
+// Inputs in blocks of as many as are multiplied together (block_of). Of one block: values [run][input][32],
+// the others [run][input]. x ≈ values · scales; sums: Σ x, offsets: -128 Σ values (null where no
+// codes are signed).
 struct ByteInputs {
-  const int8_t* values;
-  const float *scales, *sums;
-  int64_t count, cols, runs;
-  ByteInputs from(int64_t t) const {
-    return {values + t * cols, scales + t * runs, sums + t * runs, count - t, cols, runs};
+  int8_t* values;
+  float *scales, *sums;
+  int32_t* offsets;
+  int64_t count, runs;
+  ByteInputs from(int64_t t) const {  // the beginning of a block
+    const int64_t n = t * runs;
+    return {values + n * kByteRun,
+            scales + n,
+            sums + n,
+            offsets == nullptr ? nullptr : offsets + n,
+            count - t,
+            runs};
   }
 };
-inline constexpr int64_t kByteAhead = 4096;  // bytes of weights between what is worked on and what is fetched
+// Inputs of the next block where so many are left.
+inline int64_t block_of(int64_t left, int64_t most) {
+  return std::min(most, static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(left))));
+}
 }  // namespace nibble::backend::cpu
 #endif
 
@@ -55,6 +69,7 @@ using VFloats = hn::Vec<Floats>;
 constexpr int64_t kVector = HWY_MIN(HWY_LANES(uint8_t), 64);
 constexpr int64_t kGroup = kVector / 4;  // rows of weights taken together
 constexpr int64_t kWords = kByteRun / 4;
+constexpr int64_t kMostInputs = HWY_TARGET == HWY_AVX3 ? 8 : 4;  // whose sums have registers
 
 // Of each two neighbouring bytes the sum of their products: w 0 … 128, x signed. No sum leaves 16 bits.
 HWY_INLINE VShorts multiply_bytes(VBytes w, hn::Vec<SignedBytes> x) {
@@ -218,11 +233,25 @@ HWY_INLINE void store_group(VFloats v, int64_t n, AnyFloats to) {
     store_part(Floats(), v, to, static_cast<size_t>(n));
 }
 
-// Fetches what stands kByteAhead behind a run. A little at a time: many fetches at once wait for one another.
-template <class Blocks>
-HWY_INLINE void fetch_after(const uint8_t* group, int64_t run) {
-  for (int64_t at = 0; at < Blocks::kBytes; at += 64)
-    hwy::Prefetch(group + run * Blocks::kBytes + kByteAhead + at);
+// Fetches of the weights that come next: with each run of inputs that pass over a group a few bytes. A little
+// at a time: many fetches at once wait for one another.
+struct Ahead {
+  const uint8_t *next, *end;
+  int64_t step;  // bytes with a run
+  Ahead(const uint8_t* from, int64_t step_) : next(from), end(from), step(step_) {}
+  HWY_INLINE void fetch() {
+    for (end += step; next < end; next += 64) hwy::Prefetch(next);
+  }
+  // The same for one input, whose step is known.
+  template <int64_t kStep>
+  HWY_INLINE void fetch_step() {
+    for (int64_t i = 0; i < kStep; i += 64) hwy::Prefetch(next + i);
+    next += kStep;
+  }
+};
+// How far before it is used. One input: tuned; more: the next group, if it fits a first cache.
+inline int64_t bytes_ahead(int64_t group_bytes, int64_t inputs) {
+  return inputs == 1 ? 4096 : std::clamp<int64_t>(group_bytes, 4096, 16384);
 }
 
 // How inputs meet a group. kLaid: its codes and scales as lay_out() makes them, else as it lies. kDot: by
@@ -236,7 +265,7 @@ struct Way {
 // after the products of a laid out group for the same reason, registers.
 template <class Blocks, int N, class W>
 HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_t* HWY_RESTRICT codes,
-                                 const float* HWY_RESTRICT table, const ByteInputs& x, int64_t n,
+                                 const float* HWY_RESTRICT table, const ByteInputs& x, Ahead ahead, int64_t n,
                                  AnyFloats to, int64_t ld) {
   static_assert(N <= 8);
   constexpr bool kInts = Blocks::kSigned || W::kDot;
@@ -256,11 +285,24 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
     if constexpr (N > 7) with(7, m7);
   };
   const int8_t* values = x.values;
-  for (int64_t run = 0; run < x.runs; ++run, values += kByteRun) {
-    Sum s0 = hn::Zero(SumTag()), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+  for (int64_t run = 0; run < x.runs; ++run, values += N * kByteRun) {
+    const auto begun = [&](int i) HWY_ATTR {
+      if constexpr (W::kDot && Blocks::kSigned) return hn::Set(Ints(), x.offsets[run * N + i]);
+      return hn::Zero(SumTag());
+    };
+    Sum s0 = begun(0), s1 = hn::Zero(SumTag()), s2 = s1, s3 = s1, s4 = s1, s5 = s1, s6 = s1, s7 = s1;
+    if constexpr (N > 1) s1 = begun(1);
+    if constexpr (N > 2) s2 = begun(2);
+    if constexpr (N > 3) s3 = begun(3);
+    if constexpr (N > 4) s4 = begun(4);
+    if constexpr (N > 5) s5 = begun(5);
+    if constexpr (N > 6) s6 = begun(6);
+    if constexpr (N > 7) s7 = begun(7);
     const auto word = [&](int64_t q, VBytes w) HWY_ATTR {
+      // Signed codes + 128, which the sums' beginning takes off again.
+      if constexpr (W::kDot && Blocks::kSigned) w = hn::Xor(w, hn::Set(Bytes(), uint8_t{128}));
       const auto input = [&](int i, Sum& sum) HWY_ATTR {
-        const int8_t* at = values + i * x.cols + 4 * q;
+        const int8_t* at = values + i * kByteRun + 4 * q;
         int32_t bits;
         std::memcpy(&bits, at, 4);
         const auto inputs = hn::BitCast(SignedBytes(), hn::Set(Ints(), bits));
@@ -268,10 +310,7 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
         const auto magnitude = hn::BitCast(Bytes(), hn::Abs(codes_signed));
         if constexpr (W::kDot) {
 #if HWY_TARGET == HWY_AVX3
-          if constexpr (Blocks::kSigned)
-            sum = dot_bytes(sum, magnitude, turned(codes_signed, inputs));
-          else
-            sum = dot_bytes(sum, w, at);
+          sum = dot_bytes(sum, w, at);
 #endif
         } else if constexpr (Blocks::kSigned) {
           sum = hn::Add(sum, add_neighbours(multiply_bytes(magnitude, turned(codes_signed, inputs))));
@@ -292,7 +331,10 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
 #pragma GCC unroll 4
       for (int64_t q = 0; q < kWords; ++q, codes += kVector) word(q, hn::Load(Bytes(), codes));
     } else {
-      fetch_after<Blocks>(group, run);
+      if constexpr (N == 1)
+        ahead.fetch_step<Blocks::kBytes>();
+      else
+        ahead.fetch();
       Blocks::words(group, run, word);
     }
     GroupScales s;
@@ -301,7 +343,7 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
     else
       s = Blocks::scales(group, run, table);
     const auto scaled = [&](int i, const Sum& sum, VFloats& products) HWY_ATTR {
-      const float input_scale = x.scales[i * x.runs + run];
+      const float input_scale = x.scales[run * N + i];
       if constexpr (kInts)
         products = add_scaled(sum, s.scale, input_scale, products);
       else
@@ -317,13 +359,13 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
     if constexpr (N > 7) scaled(7, s7, p7);
     if constexpr (!W::kLaid && !Blocks::kSigned)
       minima([&](int i, VFloats& sum)
-                 HWY_ATTR { sum = hn::MulAdd(s.minimum, hn::Set(Floats(), x.sums[i * x.runs + run]), sum); });
+                 HWY_ATTR { sum = hn::MulAdd(s.minimum, hn::Set(Floats(), x.sums[run * N + i]), sum); });
   }
   if constexpr (W::kLaid && !Blocks::kSigned)
     for (int64_t run = 0; run < x.runs; ++run) {
       const auto minimum = hn::Load(Floats(), table + (run * 2 + 1) * kGroup);
       minima([&](int i, VFloats& sum)
-                 HWY_ATTR { sum = hn::MulAdd(minimum, hn::Set(Floats(), x.sums[i * x.runs + run]), sum); });
+                 HWY_ATTR { sum = hn::MulAdd(minimum, hn::Set(Floats(), x.sums[run * N + i]), sum); });
     }
   store_group(hn::Add(p0, m0), n, to);
   if constexpr (N > 1) store_group(hn::Add(p1, m1), n, to + ld);
@@ -334,27 +376,35 @@ HWY_NOINLINE void multiply_group(const uint8_t* HWY_RESTRICT group, const uint8_
   if constexpr (N > 6) store_group(hn::Add(p6, m6), n, to + 6 * ld);
   if constexpr (N > 7) store_group(hn::Add(p7, m7), n, to + 7 * ld);
 }
-// The next inputs, as many as have registers for their sums; returns how many.
+// The next block of inputs; returns how many.
 template <class Blocks, class W>
-HWY_INLINE int64_t multiply_some(const uint8_t* group, const uint8_t* codes, const float* table,
-                                 const ByteInputs& x, int64_t n, AnyFloats to, int64_t ld) {
+HWY_INLINE int64_t multiply_block(const uint8_t* group, const uint8_t* codes, const float* table,
+                                  const ByteInputs& x, Ahead ahead, int64_t n, AnyFloats to, int64_t ld) {
   const auto with = [&](auto count) HWY_ATTR {
-    multiply_group<Blocks, decltype(count)::value, W>(group, codes, table, x, n, to, ld);
+    ahead.step *= count;
+    multiply_group<Blocks, decltype(count)::value, W>(group, codes, table, x, ahead, n, to, ld);
     return static_cast<int64_t>(count);
   };
+  switch (block_of(x.count, kMostInputs)) {
 #if HWY_TARGET == HWY_AVX3
-  if (x.count >= 8) return with(std::integral_constant<int, 8>());
+    case 8:
+      return with(std::integral_constant<int, 8>());
 #endif
-  if (x.count >= 4) return with(std::integral_constant<int, 4>());
-  if (x.count >= 2) return with(std::integral_constant<int, 2>());
-  return with(std::integral_constant<int, 1>());
+    case 4:
+      return with(std::integral_constant<int, 4>());
+    case 2:
+      return with(std::integral_constant<int, 2>());
+    default:
+      return with(std::integral_constant<int, 1>());
+  }
 }
 
 // Codes and scales of a group: [run][word][row][4 codes], [run][scale or minimum][row].
 template <class Blocks>
 void lay_out(const uint8_t* group, int64_t runs, uint8_t* codes, float* table) {
+  Ahead ahead(group + bytes_ahead(runs * Blocks::kBytes, 1), Blocks::kBytes);
   for (int64_t run = 0; run < runs; ++run, codes += kWords * kVector) {
-    fetch_after<Blocks>(group, run);
+    ahead.fetch();
     Blocks::words(group, run,
                   [&](int64_t q, VBytes w) HWY_ATTR { hn::Store(w, Bytes(), codes + q * kVector); });
     if constexpr (Blocks::kTable) continue;
@@ -367,19 +417,22 @@ void lay_out(const uint8_t* group, int64_t runs, uint8_t* codes, float* table) {
 // to[t * ld + i]: `count` rows of weights, every input.
 template <class Blocks, bool kDot>
 void product_rows(const uint8_t* group, int64_t count, const ByteInputs& x, AnyFloats to, int64_t ld) {
-  constexpr int64_t kFewInputs = HWY_TARGET == HWY_AVX3 ? 16 : 4;
+  constexpr int64_t kUnlaid = HWY_TARGET == HWY_AVX3 ? 16 : 4;
   float* table = local_buffer(LocalSlot::kB, x.runs * (2 * kGroup + kWords * kVector / 4));
   auto* codes = reinterpret_cast<uint8_t*>(table + x.runs * 2 * kGroup);
-  const bool laid = x.count > kFewInputs;
+  const bool laid = x.count > kUnlaid;
   for (int64_t i = 0; i < count; i += kGroup, group += x.runs * Blocks::kBytes) {
     const int64_t n = std::min(kGroup, count - i);
     if constexpr (Blocks::kTable) Blocks::fill_table(group, x.runs, table);
     if (laid) lay_out<Blocks>(group, x.runs, codes, table);
-    for (int64_t t = 0; t < x.count;)
-      t += laid ? multiply_some<Blocks, Way<true, kDot>>(nullptr, codes, table, x.from(t), n,
-                                                         to + (t * ld + i), ld)
-                : multiply_some<Blocks, Way<false, kDot>>(group, nullptr, table, x.from(t), n,
-                                                          to + (t * ld + i), ld);
+    const uint8_t* next = group + bytes_ahead(x.runs * Blocks::kBytes, x.count);
+    for (int64_t t = 0; t < x.count;) {
+      const Ahead ahead(next + x.runs * Blocks::kBytes * t / x.count, Blocks::kBytes / x.count);
+      t += laid ? multiply_block<Blocks, Way<true, kDot>>(nullptr, codes, table, x.from(t), ahead, n,
+                                                          to + (t * ld + i), ld)
+                : multiply_block<Blocks, Way<false, kDot>>(group, nullptr, table, x.from(t), ahead, n,
+                                                           to + (t * ld + i), ld);
+    }
   }
 }
 
@@ -406,14 +459,33 @@ void rounded_rows(GgmlType type, bool dot, const uint8_t* groups, int64_t count,
   rounded_rows_by<false>(type, groups, count, x, to, ld);
 }
 
-// A row of x (bf16).
-void bytes_of_row(const BFloat16* x, int64_t runs, int8_t* values, float* scales, float* sums) {
+// Σ of the 32 bytes.
+int32_t sum_of_bytes(const int8_t* from) {
+  const hn::CappedTag<uint8_t, kByteRun> d;
+  const hn::Repartition<uint64_t, decltype(d)> d64;
+  auto sums = hn::Zero(d64);
+  for (int64_t i = 0; i < kByteRun; i += static_cast<int64_t>(hn::Lanes(d)))
+    sums = hn::Add(sums, hn::SumsOf8(hn::Xor(hn::LoadU(d, reinterpret_cast<const uint8_t*>(from) + i),
+                                             hn::Set(d, uint8_t{128}))));
+  return static_cast<int32_t>(hn::GetLane(hn::SumOfLanes(d64, sums))) - 128 * kByteRun;
+}
+
+// Input t of x, from its row (bf16).
+void bytes_of_row(const BFloat16* row, const ByteInputs& x, int64_t t) {
   const F32 d;
-  for (int64_t run = 0; run < runs; ++run, x += kByteRun, values += kByteRun) {
+  int64_t begin = 0, together = block_of(x.count, kMostInputs);
+  while (t >= begin + together) {
+    begin += together;
+    together = block_of(x.count - begin, kMostInputs);
+  }
+  const ByteInputs block = x.from(begin);
+  for (int64_t run = 0; run < x.runs; ++run, row += kByteRun) {
+    const int64_t at = run * together + t - begin;
     auto sum = hn::Zero(d);
-    for (int64_t i = 0; i < kByteRun; i += kLanes) sum = hn::Add(sum, load_f32(d, x + i));
-    sums[run] = hn::GetLane(hn::SumOfLanes(d, sum));
-    scales[run] = to_integers(x, kByteRun, 127, values);
+    for (int64_t i = 0; i < kByteRun; i += kLanes) sum = hn::Add(sum, load_f32(d, row + i));
+    block.sums[at] = hn::GetLane(hn::SumOfLanes(d, sum));
+    block.scales[at] = to_integers(row, kByteRun, 127, block.values + at * kByteRun);
+    if (block.offsets != nullptr) block.offsets[at] = -128 * sum_of_bytes(block.values + at * kByteRun);
   }
 }
 
@@ -452,6 +524,7 @@ void rounded_product(Stream& stream, const Tensor& x, std::span<RoundedMatvec> p
                 group = rows_of_group();
   require(x.dtype() == kBF16, "rounded_product", "expected bf16, got {}", dtype_name(x.dtype()));
   int64_t all = 0;  // groups
+  bool any_signed = false;
   for (const auto& [w, rows, y] : products) {
     require(has_rounded_product(*w) && w->cols() == cols, "rounded_product",
             "x {} does not fit a {} weight {}", x.shape(), w->format->name, w->shape);
@@ -461,21 +534,26 @@ void rounded_product(Stream& stream, const Tensor& x, std::span<RoundedMatvec> p
             "{} times {} into {}", x.shape(), w->shape, y.shape());
     (void)AnyFloats(y, "rounded_product");
     all += (w->rows() + group - 1) / group;
+    any_signed |= static_cast<GgmlType>(w->ggml_type) == GgmlType::kQ8_0;
   }
   auto* scales = reinterpret_cast<float*>(
-      stream.scratch(Stream::kKernelSlot, static_cast<size_t>(count * (2 * runs * 4 + cols))));
+      stream.scratch(Stream::kKernelSlot, static_cast<size_t>(count * (3 * runs * 4 + cols))));
   float* sums = scales + count * runs;
-  auto* values = reinterpret_cast<int8_t*>(sums + count * runs);
+  auto* offsets = reinterpret_cast<int32_t*>(sums + count * runs);
+  const ByteInputs inputs{reinterpret_cast<int8_t*>(offsets + count * runs),
+                          scales,
+                          sums,
+                          any_signed ? offsets : nullptr,
+                          count,
+                          runs};
   parallel_for(count, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) HWY_DYNAMIC_DISPATCH(bytes_of_row)
-    (reinterpret_cast<const BFloat16*>(x.raw()) + t * cols, runs, values + t * cols, scales + t * runs,
-     sums + t * runs);
+    for (int64_t t = begin; t < end; ++t)
+      HWY_DYNAMIC_DISPATCH(bytes_of_row)(reinterpret_cast<const BFloat16*>(x.raw()) + t * cols, inputs, t);
   });
-  const ByteInputs inputs{values, scales, sums, count, cols, runs};
-  // One input: two chunks for each thread, since long stretches of memory are read faster than short ones in
-  // turn.
+  // Few inputs: two chunks for each thread, since long stretches of memory are read faster than short ones in
+  // turn, and what a chunk begins with was not fetched.
   constexpr int64_t kChunk = 4;
-  const int64_t share = count == 1 ? (all - 1) / (2 * threads()) + 1 : kChunk;
+  const int64_t share = count <= kFewInputs ? (all - 1) / (2 * threads()) + 1 : kChunk;
   parallel_for(all, share, [&](int64_t begin, int64_t end) {
     int64_t first = 0;  // of the groups of all weights the product's first
     for (const auto& [w, rows, y] : products) {

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cassert>
+#include <type_traits>
 #include <vector>
 
 #include "backend/cpu/dispatch.h"
@@ -20,6 +22,24 @@ void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
       parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r)
           for (int64_t i = 0; i < n; ++i) from_float(to_float(px[index[r] * n + i]), po[r * n + i]);
+      });
+    });
+  });
+}
+
+void scatter_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
+  const int64_t n = x.shape().last();
+  const int32_t* index = rows.data<int32_t>();
+  with_float(x.dtype(), "scatter_rows", [&](auto tx) {
+    with_float(out.dtype(), "scatter_rows", [&](auto to) {
+      const auto* px = x.data<typename decltype(tx)::type>();
+      auto* po = out.data<typename decltype(to)::type>();
+      parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+          if constexpr (std::is_same_v<decltype(tx), decltype(to)>)
+            std::copy_n(px + r * n, n, po + index[r] * n);
+          else
+            for (int64_t i = 0; i < n; ++i) from_float(to_float(px[r * n + i]), po[index[r] * n + i]);
       });
     });
   });
