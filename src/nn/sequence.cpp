@@ -69,15 +69,17 @@ KvCache::KvCache(Allocator& allocator, int64_t layers, int64_t slots_, int64_t c
   require(slots_ > 0 && capacity_ > 0 && slots_ * std::max(capacity_, source_capacity_) < INT32_MAX,
           "kv_cache", "{} sequences of {} tokens do not fit", slots_, std::max(capacity_, source_capacity_));
   const MemoryGroup group(allocator, "kv_cache");
-  for (int64_t l = 0; l < layers; ++l) {
-    k.push_back(Tensor::empty(allocator, {slots * capacity, kv_width}, dtype, "cache.k"));
-    v.push_back(Tensor::empty(allocator, {slots * capacity, kv_width}, dtype, "cache.v"));
-    if (source_capacity == 0) continue;
-    source_k.push_back(
-        Tensor::empty(allocator, {slots * source_capacity, kv_width}, dtype, "cache.source_k"));
-    source_v.push_back(
-        Tensor::empty(allocator, {slots * source_capacity, kv_width}, dtype, "cache.source_v"));
-  }
+  // One block of memory for each kind, which can lie on huge pages.
+  const auto make = [&](int64_t rows, const char* name, std::vector<Tensor>& keys,
+                        std::vector<Tensor>& values) {
+    const Tensor all = Tensor::empty(allocator, {2 * layers * rows, kv_width}, dtype, name);
+    for (int64_t l = 0; l < layers; ++l) {
+      keys.push_back(all.rows(2 * l * rows, (2 * l + 1) * rows));
+      values.push_back(all.rows((2 * l + 1) * rows, (2 * l + 2) * rows));
+    }
+  };
+  make(slots * capacity, "cache.kv", k, v);
+  if (source_capacity > 0) make(slots * source_capacity, "cache.source_kv", source_k, source_v);
 }
 
 namespace {

@@ -179,13 +179,12 @@ void forward_row(const AttentionOperands& f, const Segment& s, const RowItem& it
     at.store(d, at.load(d, static_cast<const T*>(f.q) + at_q * K), query);
   });
   std::fill_n(sums, item.heads * K, 0.0f);
-  over_blocks(item, k, first, end, group, K, ld,
-              [&](int64_t head, int64_t heads, int64_t key, int64_t count, const auto* rows, int64_t pace)
-                  HWY_ATTR {
-                    for (int64_t h = head - item.head; h < head - item.head + heads; ++h)
-                      scores_of_block(query + h * K, rows, pace, count, K, a.scale,
-                                      scores + h * pitch + key - first);
-                  });
+  over_blocks(
+      item, k, first, end, group, K, ld,
+      [&](int64_t head, int64_t heads, int64_t key, int64_t count, const auto* rows, int64_t pace) HWY_ATTR {
+        for (int64_t h = head - item.head; h < head - item.head + heads; ++h)
+          scores_of_block(query + h * K, rows, pace, count, K, a.scale, scores + h * pitch + key - first);
+      });
   float* inverse = query;  // no longer needed
   for (int64_t h = 0; h < item.heads; ++h) {
     float* row = scores + h * pitch;

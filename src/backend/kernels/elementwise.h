@@ -66,8 +66,8 @@ inline KernelSlot<void(Stream&, const Tensor& x, float p, uint64_t seed, uint64_
                        bool accumulate)>
     dropout{"dropout"};
 
-// out[i, :] = x[rows[i], :]; rows I32 [n].  scatter: out[rows[i], :] = x[i, :], or += x[i, :]; rows ascending,
-// distinct.
+// out[i, :] = x[rows[i], :]; rows I32 [n].  scatter: out[rows[i], :] = x[i, :], or += x[i, :]; rows
+// ascending, distinct.
 inline KernelSlot<void(Stream&, const Tensor& x, const Tensor& rows, Tensor& out)> gather_rows{"gather_rows"};
 inline KernelSlot<void(Stream&, const Tensor& x, const Tensor& rows, Tensor& out)> scatter_rows{
     "scatter_rows"};
