@@ -30,6 +30,30 @@ TEST(QuantKernels, DecodeEqualsTheDefinition) {
   });
 }
 
+TEST(QuantKernels, DecodeEqualsTheDefinitionForScalesOfAnySize) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  on_every_target([=] {
+    Stream stream(host_allocator());
+    for (const char* name : {"nf4", "fp4", "af4", "int4", "e3m0"})
+      for (const float scale :
+           {0.0f, 1e-45f, 1e-40f, 0x1p-126f, 0x1p-118f, 0x1p-101f, 0x1p-100f, -0.7f, 0x1p126f, 0x1.8p126f,
+            -0x1.fffffep127f, kInfinity, std::numeric_limits<float>::quiet_NaN()})
+        for (const bool everywhere : {true, false}) {
+          quant::Weight w =
+              allocate_weight(host_allocator(), {8, 576}, quant::parse_quantize(name, false, 64), kBF16, "w");
+          encode_weight(stream, tensor_of(normal_values(8 * 576), {8, 576}, kBF16), w);
+          auto* absmax = reinterpret_cast<float*>(w.absmax.raw());
+          for (int64_t b = everywhere ? 0 : 37; b < (everywhere ? 72 : 38); ++b) absmax[b] = scale;
+          std::vector<float> want(8 * 576);
+          quant::decode_rows(w, 0, 8, want.data());
+          Guarded out({8, 576}, kBF16);
+          decode_weight(stream, w, 0, 8, out.tensor);
+          ASSERT_EQ(bytes_of(out.tensor), bytes_of(tensor_of(want, {8, 576}, kBF16)))
+              << name << ", " << scale;
+        }
+  });
+}
+
 // Values that reach every branch: each shape of input in blocks of its own, then a short one.
 std::vector<float> awkward_values(int64_t n) {
   auto v = normal_values(n);

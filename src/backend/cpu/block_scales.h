@@ -18,6 +18,11 @@ class BlockScales {
                quant::load_at<float>(nested_absmax_, static_cast<int64_t>(static_cast<uint64_t>(i) / 256)) +
            offset_;
   }
+  // Of double quantization; null without it.
+  const std::byte* codes() const { return codes_; }
+  const float* nested_map() const { return reinterpret_cast<const float*>(nested_map_); }
+  float nested_absmax(int64_t i) const { return quant::load_at<float>(nested_absmax_, i / 256); }
+  float offset() const { return offset_; }
 
  private:
   const std::byte *absmax_, *codes_, *nested_absmax_, *nested_map_;

@@ -1,6 +1,7 @@
 #include "backend/cpu/block_scales.h"
 #include "backend/cpu/convert.h"
 #include "backend/cpu/decode_row.h"
+#include "backend/cpu/gemm_step.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/simd_targets.h"
 #include "base/parallel.h"
@@ -15,6 +16,47 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble::backend::cpu::HWY_NAMESPACE {
 
+// Scales of `count` blocks from `block` on.
+void scales_of_blocks(const BlockScales& scales, int64_t block, int64_t count, float* absmax) {
+  int64_t b = 0;
+#if HWY_TARGET == HWY_AVX3
+  if (scales.codes() != nullptr)
+    for (; b + 16 <= count && (block + b) % 256 <= 256 - 16; b += 16) {
+      const hn::FixedTag<float, 16> d;
+      const __m512i at =
+          _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales.codes() + block + b)));
+      const hn::Vec<decltype(d)> nested{_mm512_i32gather_ps(at, scales.nested_map(), 4)};
+      hn::StoreU(
+          hn::Add(hn::Mul(nested, hn::Set(d, scales.nested_absmax(block + b))), hn::Set(d, scales.offset())),
+          d, absmax + b);
+    }
+#endif
+  for (; b < count; ++b) absmax[b] = scales[block + b];
+}
+
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+// Neighbouring blocks of 64 values; absmax: whole vectors of 16.
+void decode_blocks_of_64(const std::array<float, 16>& values, const float* absmax, const uint8_t* codes,
+                         int64_t count, BFloat16* out) {
+  int64_t b = 0;
+#if HWY_TARGET == HWY_AVX3
+  const hn::FixedTag<float, 16> d;
+  bool within = bf16_step() == Step::kPair;
+  for (int64_t i = 0; i < count; i += 16) {
+    const auto here = hn::FirstN(d, static_cast<size_t>(count - i));
+    const auto x = hn::Abs(hn::IfThenElse(here, hn::LoadU(d, absmax + i), hn::Set(d, 1.0f)));
+    within &= hn::AllTrue(d, hn::And(hn::Ge(x, hn::Set(d, WideTable::kLeastScale)),
+                                     hn::Le(x, hn::Set(d, WideTable::kMostScale))));
+  }
+  if (within) {
+    const auto table = hn::LoadU(d, values.data());
+    for (; b < count; ++b) WideTable(table, absmax[b]).lookup(codes + 32 * b, out + 64 * b);
+  }
+#endif
+  for (; b < count; ++b) WideTable(values, absmax[b]).lookup(codes + 32 * b, out + 64 * b);
+}
+#endif
+
 template <class T>
 void decode_codebook_range(const quant::Weight& w, int64_t begin, int64_t end, T* out) {
   const BlockScales scales(w);
@@ -24,13 +66,16 @@ void decode_codebook_range(const quant::Weight& w, int64_t begin, int64_t end, T
   float absmax[kBlocks];
   for (int64_t i = begin, block = begin / w.block; i < end; block += kBlocks) {
     const int64_t count = std::min(kBlocks, (end - 1) / w.block - block + 1);
-    for (int64_t b = 0; b < count; ++b) absmax[b] = scales[block + b];
+    scales_of_blocks(scales, block, count, absmax);
     int64_t b = 0;
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
     if constexpr (std::is_same_v<T, BFloat16>)
-      if (w.block == 64 && i % 64 == 0)  // the usual block, without decode_block's questions
-        for (; b < count && end - i >= 64; ++b, i += 64)
-          WideTable(w.format->codebook->values, absmax[b]).lookup(codes + i / 2, out + (i - begin));
+      if (w.block == 64 && i % 64 == 0) {  // the usual block, without decode_block's questions
+        const int64_t whole = std::min(count, (end - i) / 64);
+        decode_blocks_of_64(w.format->codebook->values, absmax, codes + i / 2, whole, out + (i - begin));
+        b = whole;
+        i += whole * 64;
+      }
 #endif
     for (; b < count; ++b) {
       const int64_t stop = std::min(end, (block + b + 1) * w.block);
