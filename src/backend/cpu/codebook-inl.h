@@ -108,9 +108,10 @@ struct WideTable {
     const __m256i once = _mm512_cvtepi32_epi16(bits.raw);
     words = _mm512_broadcast_i64x4(once);
   }
-  // By AVX512-BF16's instruction, for scales within its range: it takes what is too small for normal numbers
-  // as zero, which a table's values must not come near. No code book has one below 2^-20 but zero itself.
-  static constexpr float kLeastScale = 0x1p-100f, kMostScale = 0x1p126f;
+  // By AVX512-BF16's instruction, for scales of at least kLeastScale: it takes what is too small for normal
+  // numbers as zero, which a table's values must not come near. No code book has one below 2^-20 but zero
+  // itself.
+  static constexpr float kLeastScale = 0x1p-100f;
   HWY_INLINE WideTable(hn::Vec<hn::FixedTag<float, 16>> values, float absmax) {
     const auto scaled = hn::Mul(values, hn::Set(hn::FixedTag<float, 16>(), absmax));
     asm("vcvtne2ps2bf16 %1, %1, %0" : "=v"(words) : "v"(scaled.raw));
