@@ -257,6 +257,46 @@ TEST(Attention, SameBytesForAnyThreadsAndPlace) {
     EXPECT_EQ(bytes_of(together[i].rows(150, 250)), bytes_of(alone[i])) << i;
 }
 
+// Single rows of many sequences: a thread takes all heads of a row then, and one head of it where rows are
+// few.
+TEST(Attention, RowsOfManySequencesAreWhatEachIsAlone) {
+  const int before = threads();
+  set_threads(1);
+  const std::vector<std::array<int32_t, 4>> segments = {{0, 1, 0, 9},    {1, 2, 9, 40},   {3, 4, 49, 77},
+                                                        {7, 1, 126, 16}, {8, 3, 142, 33}, {11, 1, 175, 300}};
+  on_every_target([&] {
+    for (const auto& [heads, kv_heads, width, window] :
+         {std::array<int64_t, 4>{6, 2, 64, 0}, {3, 3, 16, 20}, {8, 1, 40, 0}}) {
+      Case c = make_case(segments, heads, kv_heads, width, true, window);
+      c.args.alibi = window > 0;
+      for (const DType t : kFloats) {
+        check(c, t);
+        Stream stream(host_allocator());
+        const Tensor q = random_tensor({c.q_rows, heads * width}, t, 1),
+                     k = random_tensor({c.k_rows, kv_heads * width}, t, 2),
+                     v = random_tensor({c.k_rows, kv_heads * width}, t, 3);
+        const auto run = [&](const Case& part) {
+          Tensor out = Tensor::empty(host_allocator(), q.shape(), t, "out"),
+                 lse = Tensor::empty(host_allocator(), {c.q_rows, heads}, kF32, "lse");
+          attention(stream, q, k, v, Tensor(), segment_table(part), part.args, out, lse);
+          return std::vector<Tensor>{out, lse};
+        };
+        const auto together = run(c);
+        for (const auto& segment : segments) {
+          Case alone = c;
+          alone.segments = {segment};
+          const auto own = run(alone);
+          for (size_t i = 0; i < 2; ++i)
+            EXPECT_EQ(bytes_of(together[i].rows(segment[0], segment[0] + segment[1])),
+                      bytes_of(own[i].rows(segment[0], segment[0] + segment[1])))
+                << heads << " heads, from row " << segment[0];
+        }
+      }
+    }
+  });
+  set_threads(before);
+}
+
 TEST(Attention, NanIsNotHidden) {
   register_cpu_kernels();
   Stream stream(host_allocator());
