@@ -16,7 +16,8 @@ extern "C" void count_signal(int) { ++g_signals; }
 
 // oneDNN's products of AVX-512 use the stack's register for something else.
 TEST(Limits, SignalsDuringProductsDoNoHarm) {
-  struct sigaction action {}, before {};
+  struct sigaction action {
+  }, before{};
   action.sa_handler = count_signal;
   action.sa_flags = SA_RESTART;
   ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
