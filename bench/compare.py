@@ -101,11 +101,18 @@ class Bench:
                     side.close()
         return documents
 
-    def row(self, what, ours, theirs, at_least=None, ceiling=None, unit="tokens/s"):
+    def row(self, what, ours, theirs, at_least=None, ceiling=None, unit="tokens/s", ratio=None):
         """theirs None: `ours` is a share or an amount by itself."""
         self.rows.append({"what": what, "ours": ours, "theirs": theirs, "unit": unit, "at_least": at_least,
-                          "ratio": ours / theirs if theirs else None, "ceiling": ceiling})
+                          "ratio": ratio or (ours / theirs if theirs else None), "ceiling": ceiling})
         print(self.line(self.rows[-1]), flush=True)
+
+    def pair(self, what, ours, theirs, key, at_least, ceiling=None, unit="tokens/s", their_key=None, factor=1):
+        """Both sides' documents of the same rounds: medians, and the median of the rounds' ratios (times `factor`), since the
+        machine's speed changes from one minute to the next."""
+        their_key = their_key or key
+        self.row(what, median(ours, key) * factor, median(theirs, their_key), at_least, ceiling, unit,
+                 statistics.median(o[key] / t[their_key] for o, t in zip(ours, theirs)) * factor)
 
     @staticmethod
     def line(row):
@@ -129,14 +136,14 @@ def steps(b):
     # Where the processor has no bf16 product, quantized bases multiply as integers and the limit as floats.
     most = 1 if fast_bf16() else None
     b.row("step, share of the product limit", median(none, share), None, 0.8, most, "")
-    b.row("NF4 + DQ against bf16 base (share of the limit)", median(none, share), median(dense, share), 0.99, most, "")
-    b.row("NF4 + DQ against bf16 base", median(none, rate), median(dense, rate), 0.99, most)
-    b.row("int8 base and products against bf16 (share of the limit)", median(int8, share), median(dense, share), 1.2, None, "")
-    b.row("int8 base and products against bf16", median(int8, rate), median(dense, rate), 1.2)
+    b.pair("NF4 + DQ against bf16 base (share of the limit)", none, dense, share, 0.99, most, "")
+    b.pair("NF4 + DQ against bf16 base", none, dense, rate, 0.99, most)
+    b.pair("int8 base and products against bf16 (share of the limit)", int8, dense, share, 1.2, None, "")
+    b.pair("int8 base and products against bf16", int8, dense, rate, 1.2)
     # `block` counts what it computes twice; the step's own work is that of `none`.
     work = median(none, "flops_per_step") / median(block, "flops_per_step")
-    b.row("block checkpointing against none (share of the limit)", median(block, share) * work, median(none, share), 0.73, 0.75, "")
-    b.row("block checkpointing against none", median(block, rate), median(none, rate), 0.73, 0.75)
+    b.pair("block checkpointing against none (share of the limit)", block, none, share, 0.73, 0.75, "", factor=work)
+    b.pair("block checkpointing against none", block, none, rate, 0.73, 0.75)
     for name, runs in (("none", none), ("selective", selective), ("block", block)):
         b.row(f"peak resident, {name}", median(runs, peak) / 1e9, None, None, None, "GB")
 
@@ -146,14 +153,13 @@ def packing(b):
     if not b.args.data:
         return
     full, real = b.turns([b.step(), b.step("--data", b.args.data, "overlong=drop", "eval_fraction=0")], b.args.rounds)
-    b.row("packed real lengths against full (share of the limit)", median(real, "limit_share"),
-          median(full, "limit_share"), 0.9, 1, "")
+    b.pair("packed real lengths against full (share of the limit)", real, full, "limit_share", 0.9, 1, "")
 
 
 def generation(b):
     ours, = b.turns([b.nibble("--generation")], b.args.rounds)
     b.row("writing, share of the read bandwidth", median(ours, "bandwidth_share"), None, 0.5, 1, "")
-    b.row("writing 16 at once against one", median(ours, "batch_tokens_per_second"), median(ours, "tokens_per_second"), 5, 16)
+    b.pair("writing 16 at once against one", ours, ours, "batch_tokens_per_second", 5, 16, their_key="tokens_per_second")
 
 
 def quantizing(b):
@@ -172,7 +178,7 @@ def against_steps(b, what, ours, theirs, at_least):
     rate = "tokens_per_second"
     mine, peer = b.turns([b.step(*ours), Peer(b.peer("step.py", *theirs))], b.args.rounds)
     limit = statistics.median(d[rate] / d["limit_share"] for d in mine)
-    b.row(what, median(mine, rate), median(peer, rate), at_least, limit / median(peer, rate))
+    b.pair(what, mine, peer, rate, at_least, limit / median(peer, rate))
     b.row("  peak resident", median(mine, "peak_rss_bytes") / 1e9, median(peer, "peak_rss_bytes") / 1e9, None, None, "GB")
     b.row("  launch to the end of the first step", median(mine, "seconds_to_first_step"), median(peer, "seconds_to_first_step"),
           None, None, "s")
@@ -226,10 +232,9 @@ def peer_quantizing(b):
 
 def peer_generation(b):
     ours, peer = b.turns([b.nibble("--generation"), b.peer("generate.py", "--model", b.args.model)], b.args.rounds)
-    b.row("writing one answer against llama.cpp", median(ours, "tokens_per_second"), median(peer, "tokens_per_second"), 2.5,
-          median(ours, "tokens_per_second") / median(ours, "bandwidth_share") / median(peer, "tokens_per_second"))
-    b.row("reading 512 tokens against llama.cpp", median(ours, "prefill_tokens_per_second"),
-          median(peer, "prefill_tokens_per_second"), 4)
+    b.pair("writing one answer against llama.cpp", ours, peer, "tokens_per_second", 2.5,
+           median(ours, "tokens_per_second") / median(ours, "bandwidth_share") / median(peer, "tokens_per_second"))
+    b.pair("reading 512 tokens against llama.cpp", ours, peer, "prefill_tokens_per_second", 4)
 
 
 OWN = [steps, packing, generation]
