@@ -53,7 +53,7 @@ class Bf16Product {
         engine());
     product_ = dnnl::matmul(chosen);
     const auto filled = [&](const dnnl::memory::desc& layout) {
-      const dnnl::memory memory(layout, engine());
+      dnnl::memory memory(layout, engine());
       std::fill_n(static_cast<uint16_t*>(memory.get_data_handle()), layout.get_size() / 2,
                   uint16_t{0x3F00});  // 0.5
       return memory;

@@ -189,9 +189,9 @@ Records read_records(const std::string& path, std::string_view format) {
   const std::string_view glue = format.starts_with("glue:") ? format.substr(5) : std::string_view();
   const bool may_be_glue = (format == "auto" || format.starts_with("glue")) && !text.empty();
   Records out;
-  if (suffix == ".tsv" && format == "auto" && is_rationale_table(path, text)) {
-    out = read_rationales(path, text);
-  } else if (suffix == ".tsv" && format == "flan") {
+  const bool rationales =
+      suffix == ".tsv" && (format == "flan" || (format == "auto" && is_rationale_table(path, text)));
+  if (rationales) {
     out = read_rationales(path, text);
   } else if (suffix == ".csv" || suffix == ".tsv") {
     std::optional<Records> table;

@@ -22,9 +22,10 @@ struct Placed {
 
 class Llama2cSource : public WeightSource {
  public:
-  Llama2cSource(std::shared_ptr<const MappedFile> map, std::vector<std::pair<std::string, Placed>> tensors)
+  Llama2cSource(std::shared_ptr<const MappedFile> map,
+                const std::vector<std::pair<std::string, Placed>>& tensors)
       : map_(std::move(map)) {
-    for (auto& [name, placed] : tensors) {
+    for (const auto& [name, placed] : tensors) {
       list_.push_back({name, placed.shape, "F32", placed.shape.numel() * 4});
       by_name_.emplace(name, placed);
     }

@@ -112,7 +112,7 @@ RunLock::~RunLock() { ::close(fd_); }
 std::string write_checkpoint(const std::string& run_directory, const TrainState& state,
                              const std::function<void(const std::string& directory)>& also) {
   require(state.step >= 0, run_directory, "cannot write a checkpoint of step {}", state.step);
-  const std::string path = fmt::format("{}/{}{}", run_directory, kName, state.step);
+  std::string path = fmt::format("{}/{}{}", run_directory, kName, state.step);
   const Partial partial(path + std::string(kPartial));
   if (also) also(partial.path);
   write_safetensors(partial.path + "/" + kTensors, state.tensors, {{"format", kFormat}});

@@ -9,7 +9,7 @@ Variable add(Context& cx, const Variable& a, const Variable& b) {
   const bool differentiated = cx.differentiates({&a, &b});
   const auto sum = [&cx, a, b] {
     Tensor y = cx.empty_like(a.value(), "add.y");
-    const Tensor vb = b.value();
+    const Tensor& vb = b.value();
     backend::add(cx.stream(), a.value(), vb, y);
     cx.observe("add", false, y, static_cast<double>(y.numel()), 3.0 * static_cast<double>(y.bytes()));
     return y;

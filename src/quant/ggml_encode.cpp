@@ -156,7 +156,7 @@ Integers<Subs> encode_affine(const float* x, float top, int scale_top) {
         if (error < best) best = error, out.scale[s] = a, out.min[s] = b;
       }
     codes_of<kValues>(values, {0, top}, d * static_cast<float>(out.scale[s]),
-                      dmin * static_cast<float>(out.min[s]), &out.q[static_cast<size_t>(s * kValues)]);
+                      dmin * static_cast<float>(out.min[s]), &out.q[static_cast<size_t>(s) * kValues]);
   }
   return out;
 }
@@ -179,7 +179,7 @@ Integers<16> encode_symmetric(const float* x, float n, int scale_low, int scale_
       if (error < best) best = error, out.scale[s] = a;
     }
     codes_of<kValues>(values, {-n, n - 1}, d * static_cast<float>(out.scale[s]), 0,
-                      &out.q[static_cast<size_t>(s * kValues)]);
+                      &out.q[static_cast<size_t>(s) * kValues]);
   }
   return out;
 }

@@ -65,8 +65,8 @@ Bpe::Bpe(std::shared_ptr<const Vocab> vocab, const std::vector<std::pair<std::st
   prepare(where);
 }
 
-Bpe::Bpe(std::shared_ptr<const Vocab> vocab, std::vector<uint32_t> ranks, std::vector<int32_t> whole,
-         std::vector<int32_t> unused, BpeOptions options, const std::string& where)
+Bpe::Bpe(std::shared_ptr<const Vocab> vocab, std::vector<uint32_t> ranks, const std::vector<int32_t>& whole,
+         const std::vector<int32_t>& unused, BpeOptions options, const std::string& where)
     : vocab_(std::move(vocab)), options_(std::move(options)), ranks_(std::move(ranks)) {
   require(ranks_.size() == static_cast<size_t>(vocab_->size()), where, "{} ranks for {} pieces",
           ranks_.size(), vocab_->size());

@@ -42,8 +42,8 @@ class Bpe : public Model {
   // Ranks by piece: ranks[id], kNever for pieces that no merge may form. `whole` pieces (user-defined ones)
   // stand as they are wherever their text appears; `unused` ones take part in merges and are taken apart
   // again afterwards.
-  Bpe(std::shared_ptr<const Vocab> vocab, std::vector<uint32_t> ranks, std::vector<int32_t> whole,
-      std::vector<int32_t> unused, BpeOptions options, const std::string& where);
+  Bpe(std::shared_ptr<const Vocab> vocab, std::vector<uint32_t> ranks, const std::vector<int32_t>& whole,
+      const std::vector<int32_t>& unused, BpeOptions options, const std::string& where);
 
   void encode(const Piece& word, std::vector<TokenSpan>& out) const override;
 

@@ -39,7 +39,8 @@ class Fuse : public Decoder {
   void apply(std::vector<std::string>& pieces) const override {
     std::string all;
     for (const std::string& piece : pieces) all += piece;
-    pieces.assign(1, std::move(all));
+    pieces.clear();
+    pieces.push_back(std::move(all));
   }
 };
 

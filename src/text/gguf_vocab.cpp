@@ -184,8 +184,12 @@ void build_wordpiece(const GgufFile& file, const std::vector<std::string>& token
   for (size_t i = 0; i < tokens.size(); ++i) {
     const auto id = static_cast<int32_t>(i);
     std::string spelled = tokens[i];
-    if (types[i] == Type::kNormal)
-      spelled = spelled.starts_with(kSpaceSymbol) ? spelled.substr(kSpaceSymbol.size()) : "##" + spelled;
+    if (types[i] == Type::kNormal) {
+      if (spelled.starts_with(kSpaceSymbol))
+        spelled.erase(0, kSpaceSymbol.size());
+      else
+        spelled.insert(0, "##");
+    }
     if (types[i] == Type::kControl) add_token(parts, spelled, id, true, false);
     if (types[i] == Type::kUnknown) parts.special.push_back(id);
     vocab.emplace_back(spelled, id);

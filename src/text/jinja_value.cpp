@@ -339,7 +339,7 @@ std::string repr_float(double v) {
   char buffer[40];
   // Shortest digits, then Python's choice of notation: an exponent below 1e-4 and from 1e16 on.
   auto end = std::to_chars(buffer, buffer + sizeof buffer, v, std::chars_format::scientific).ptr;
-  const std::string text(buffer, end);
+  std::string text(buffer, end);
   const size_t e = text.find('e');
   const int exponent = std::stoi(text.substr(e + 1));
   if (exponent < -4 || exponent >= 16) return text;

@@ -17,8 +17,8 @@ namespace nibble::text {
 // A reference to whatever takes the words, cheap to call once per word.
 class Sink {
  public:
-  template <class F>
-  requires(!std::is_same_v<std::remove_cvref_t<F>, Sink>) Sink(F&& f)
+  template <class F, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, Sink>>>
+  Sink(F&& f)
       : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, const Piece& piece) {
           (*static_cast<std::remove_reference_t<F>*>(object))(piece);
         }) {}

@@ -59,15 +59,15 @@ std::shared_ptr<const Tokenizer> load_model_file(const fs::path& path, const Sid
 }
 
 fs::path file_in(const fs::path& directory) {
-  if (const auto json = find_ending(directory, "tokenizer.json"); !json.empty()) return json;
+  if (auto json = find_ending(directory, "tokenizer.json"); !json.empty()) return json;
   for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
     std::error_code error;
     if (fs::is_regular_file(directory / name, error)) return directory / name;
   }
-  const auto vocab = find_ending(directory, "vocab.json");
+  auto vocab = find_ending(directory, "vocab.json");
   if (!vocab.empty() && !find_ending(directory, "merges.txt").empty()) return vocab;
-  if (const auto bin = find_file(directory, "tokenizer.bin", is_tokenizer_bin); !bin.empty()) return bin;
-  if (const auto gguf =
+  if (auto bin = find_file(directory, "tokenizer.bin", is_tokenizer_bin); !bin.empty()) return bin;
+  if (auto gguf =
           find_file(directory, "model.gguf", [](const std::string& n) { return n.ends_with(".gguf"); });
       !gguf.empty())
     return gguf;

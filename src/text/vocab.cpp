@@ -18,7 +18,7 @@ void Vocab::build(const std::vector<std::pair<std::string, int32_t>>& pieces, st
     bytes += piece.size();
     top = std::max(top, id);
   }
-  require(static_cast<size_t>(top + 1) <= 4 * pieces.size() + 100'000, where,
+  require(static_cast<size_t>(top) + 1 <= 4 * pieces.size() + 100'000, where,
           "the largest id is {} but there are only {} tokens; is the file damaged?", top, pieces.size());
   require(bytes < UINT32_MAX, where, "the vocabulary's text is over 4 GiB");
   blob_.clear();

@@ -169,13 +169,15 @@ class Events : public nlohmann::json_sax<Json> {
 };
 
 // Pieces that hold spaces themselves: the split that gives two pieces of the vocabulary is meant.
-void resolve(std::vector<size_t> ambiguous, TokenizerJson& document, const std::string& where) {
+void resolve(const std::vector<size_t>& ambiguous, TokenizerJson& document, const std::string& where) {
   if (ambiguous.empty()) return;
   std::unordered_set<std::string_view> known;
   for (const auto& entry : document.vocab) known.insert(entry.first);
   for (const size_t i : ambiguous) {
     auto& [left, right] = document.merges[i];
-    const std::string line = left + ' ' + right;
+    std::string line = left;
+    line += ' ';
+    line += right;
     bool found = false;
     for (size_t at = line.find(' '); at != std::string::npos && !found; at = line.find(' ', at + 1)) {
       left = line.substr(0, at);
