@@ -1,4 +1,6 @@
 // nibble train: one recipe, one run.
+#include <cmath>
+
 #include "base/json.h"
 #include "base/process.h"
 #include "base/text.h"
@@ -24,7 +26,7 @@ std::string summary(const train::RunResult& result) {
     text += fmt::format("trained {} steps: loss {:.4f} → {:.4f}", result.total_steps,
                         result.steps.front().loss, result.steps.back().loss);
   if (!result.evals.empty()) text += fmt::format(", held out {:.4f}", result.evals.back().loss);
-  text += fmt::format("\n{} tok/s", show_count(static_cast<int64_t>(result.tokens_per_second + 0.5)));
+  text += fmt::format("\n{} tok/s", show_count(std::llround(result.tokens_per_second)));
   if (result.limit_share > 0)
     text += fmt::format(", {:.0f}% of the matrix-product limit", result.limit_share * 100);
   text += fmt::format(", peak {} resident; first step after {}, {} in all\n",

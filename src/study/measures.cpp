@@ -25,7 +25,7 @@ void needs_option(const Json& options, const char* key, const std::string& where
 
 std::string option_among(const Json& options, const char* key, const std::vector<std::string>& words,
                          const std::string& where) {
-  const auto word = json_get<std::string>(options, key, words.front(), where);
+  auto word = json_get<std::string>(options, key, words.front(), where);
   if (std::find(words.begin(), words.end(), word) == words.end())
     throw UsageError(where,
                      fmt::format("{} is \"{}\"; expected one of {}", key, word, fmt::join(words, ", ")));

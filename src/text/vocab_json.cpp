@@ -194,7 +194,7 @@ void resolve(const std::vector<size_t>& ambiguous, TokenizerJson& document, cons
 TokenizerJson parse_tokenizer_document(std::string_view text, const std::string& where) {
   Events events(text, where, false);
   Json::sax_parse(text.begin(), text.end(), &events);
-  resolve(std::move(events.ambiguous), events.out, where);
+  resolve(events.ambiguous, events.out, where);
   return std::move(events.out);
 }
 

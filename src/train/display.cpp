@@ -1,5 +1,6 @@
 #include "train/display.h"
 
+#include <cmath>
 #include <cstdio>
 #include <vector>
 
@@ -15,7 +16,7 @@ std::string status_line(const StepMetrics& m, int64_t total_steps, double second
                                      fmt::format("loss {:.4f}", m.loss)};
   fields.push_back(fmt::format("lr {:.2e}", m.learning_rate));
   fields.push_back(fmt::format("norm {:.3f}", m.grad_norm));
-  fields.push_back(fmt::format("{} tok/s", show_count(static_cast<int64_t>(m.tokens_per_second + 0.5))));
+  fields.push_back(fmt::format("{} tok/s", show_count(std::llround(m.tokens_per_second))));
   if (m.limit_share > 0) fields.push_back(fmt::format("{:.0f}% of limit", m.limit_share * 100));
   fields.push_back(show_bytes(static_cast<double>(m.rss_bytes)));
   if (m.step < total_steps) fields.push_back(show_seconds(seconds_left) + " left");

@@ -1,6 +1,7 @@
 #include "train/plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "backend/kernels/matmul.h"
 #include "backend/weight_lease.h"
@@ -192,7 +193,7 @@ std::string time_line(const StepPlan& plan, int64_t accumulation, const MachineS
   const int64_t tokens = plan.shape.all_tokens() * accumulation;
   return fmt::format("about {} a step of {} tokens, {} tok/s, when every token is learned\n",
                      show_seconds(seconds), show_count(tokens),
-                     show_count(static_cast<int64_t>(static_cast<double>(tokens) / seconds + 0.5)));
+                     show_count(std::llround(static_cast<double>(tokens) / seconds)));
 }
 
 Json plan_json(const StepPlan& plan) {

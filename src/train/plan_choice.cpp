@@ -94,7 +94,7 @@ StepShape scaled(const StepShape& shape, const Recipe& from, const Recipe& to) {
 
 StepPlan choose_plan(const io::ModelFiles& files, const Recipe& recipe, const StepShape& shape,
                      int64_t program) {
-  const StepPlan asked =
+  StepPlan asked =
       plan_step(files, recipe, shape, checkpointing_named(recipe.gradient_checkpointing), program);
   if (recipe.memory_limit == 0 || asked.total() <= recipe.memory_limit) return asked;
   if (recipe.was_given("gradient_checkpointing")) refuse(files, recipe, shape, asked);

@@ -25,6 +25,7 @@ Tensor tensor_of(Context& cx, const std::vector<T>& values, DType dtype, const c
 }
 
 // Hidden states are let go of here, before backward begins.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 ops::HeadLoss head_loss(Context& cx, const models::Model& model, autograd::Variable h, const Tensor& rows,
                         const Tensor& labels, float weight, int64_t head_rows) {
   const ops::LinearArgs head = model.head(cx, h.size(0));
