@@ -16,9 +16,9 @@ std::shared_ptr<GradSlot> Context::new_slot(const Shape& shape, DType dtype) con
   return slot;
 }
 
-Variable Context::result(const Tensor& value, bool differentiated) const {
+Variable Context::result(Tensor value, bool differentiated) const {
   auto slot = differentiated ? new_slot(value.shape(), value.dtype()) : nullptr;
-  return {value, std::move(slot)};
+  return {std::move(value), std::move(slot)};
 }
 
 }  // namespace nibble::autograd

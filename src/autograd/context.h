@@ -57,7 +57,7 @@ class Context {
   // Should an operation with these inputs record itself?
   bool differentiates(std::initializer_list<const Variable*> inputs) const;
   // The result of an operation: with a fresh slot when `differentiated`.
-  Variable result(const Tensor& value, bool differentiated) const;
+  Variable result(Tensor value, bool differentiated) const;
   std::shared_ptr<GradSlot> new_slot(const Shape& shape, DType dtype) const;
 
   Checkpointing checkpointing = Checkpointing::kNone;

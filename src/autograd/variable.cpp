@@ -14,11 +14,14 @@ const Tensor& Saved::get() const {
   return state_->value;
 }
 
-Variable::Variable(const Tensor& value) : Variable(value, nullptr) {}
+Variable::Variable(Tensor value) : Variable(std::move(value), nullptr) {}
 
-Variable::Variable(const Tensor& value, std::shared_ptr<GradSlot> slot)
-    : state_(std::make_shared<State>(
-          State{value.shape(), value.dtype(), value, nullptr, std::move(slot), Saved()})) {}
+Variable::Variable(Tensor value, std::shared_ptr<GradSlot> slot) : state_(std::make_shared<State>()) {
+  state_->shape = value.shape();
+  state_->dtype = value.dtype();
+  state_->value = std::move(value);
+  state_->slot = std::move(slot);
+}
 
 Variable Variable::lazy(const Shape& shape, DType dtype, std::function<Tensor()> make,
                         std::shared_ptr<GradSlot> slot) {
@@ -40,12 +43,12 @@ void Variable::set_remake(std::function<Tensor()> remake) { state_->remade = Sav
 
 Saved Variable::save() const { return state_->remade.defined() ? state_->remade : Saved(value()); }
 
-Parameter make_parameter(std::string name, const Tensor& value) {
+Parameter make_parameter(std::string name, Tensor value) {
   auto slot = std::make_shared<GradSlot>();
   slot->shape = value.shape();
   slot->dtype = kF32;
   slot->parameter = true;
-  return {std::move(name), Variable(value, std::move(slot))};
+  return {std::move(name), Variable(std::move(value), std::move(slot))};
 }
 
 void allocate_grad(Parameter& parameter, Allocator& allocator) {

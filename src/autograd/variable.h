@@ -43,9 +43,9 @@ class Variable {
  public:
   Variable() = default;
   // A constant.
-  explicit Variable(const Tensor& value);
+  explicit Variable(Tensor value);
   // With a slot: the result of an operation that is differentiated, or a leaf.
-  Variable(const Tensor& value, std::shared_ptr<GradSlot> slot);
+  Variable(Tensor value, std::shared_ptr<GradSlot> slot);
   // A value that is computed when first asked for: the tail of a recomputed block, which often nobody asks
   // for.
   static Variable lazy(const Shape& shape, DType dtype, std::function<Tensor()> make,
@@ -85,7 +85,7 @@ struct Parameter {
   Tensor& grad() { return variable.slot()->grad; }
 };
 // Allocates nothing but the slot; the gradient buffer comes with the first backward or allocate_grad().
-Parameter make_parameter(std::string name, const Tensor& value);
+Parameter make_parameter(std::string name, Tensor value);
 // The gradient's buffer, from memory that outlives a step (the step's own allocator may be an arena).
 void allocate_grad(Parameter& parameter, Allocator& allocator);
 // Forgets the gradient's values; the next contribution writes instead of adding. The buffer stays.
