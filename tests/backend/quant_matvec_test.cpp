@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/cpu/gemm_step.h"
 #include "backend/cpu/row_groups.h"
 #include "backend/kernels/matvec.h"
 #include "base/parallel.h"
@@ -218,9 +219,9 @@ TEST(RoundedProduct, SameBytesWithAndWithoutTheDotOfBytes) {
       const Tensor with = Tensor::empty(host_allocator(), {count, 21}, kF32, "y"),
                    without = Tensor::empty(host_allocator(), {count, 21}, kF32, "y");
       rounded(stream, x, w, with);
-      cpu::forbid_byte_dot(true);
+      cpu::force_byte_step(cpu::Step::kEmulatedByte);
       rounded(stream, x, w, without);
-      cpu::forbid_byte_dot(false);
+      cpu::force_byte_step({});
       EXPECT_EQ(bytes_of(with), bytes_of(without)) << name << ", " << count << " inputs";
     }
 }

@@ -101,9 +101,7 @@ HWY_INLINE void softmax_backward_tile(const Segment& s, const AttentionArgs& a, 
       auto e = exp_of_score<kStep>(d, score, hn::LoadU(d, t.lse + i));
       auto ds = hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i), hn::LoadU(d, t.delta + i)));
       if (i < first || i + lanes > end) {
-        const auto index = hn::Iota(d, static_cast<float>(i));
-        const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
-                                  hn::Lt(index, hn::Set(d, static_cast<float>(end))));
+        const auto seen = lanes_within(d, i, first, end);
         e = hn::IfThenElseZero(seen, e);
         ds = hn::IfThenElseZero(seen, ds);
       }

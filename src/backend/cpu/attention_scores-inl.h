@@ -71,6 +71,14 @@ HWY_INLINE void adjust_row(const AdjustScores& adjust, float* row, int64_t count
   }
 }
 
+// Lanes of a vector from `at` on that are in [first, end).
+template <class D>
+HWY_INLINE hn::Mask<D> lanes_within(D d, int64_t at, int64_t first, int64_t end) {
+  const auto index = hn::Iota(d, static_cast<float>(at));
+  return hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
+                 hn::Lt(index, hn::Set(d, static_cast<float>(end))));
+}
+
 // out[0, count) = exp(s - high), zero outside [first, end); returns their sum. out may lie where s does.
 template <Step kStep, class P>
 HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64_t end, float high, P out) {
@@ -80,12 +88,7 @@ HWY_INLINE float softmax_row(const float* s, int64_t count, int64_t first, int64
   auto sum = hn::Zero(d);
   for (int64_t j = 0; j < count; j += lanes) {  // the row is padded to whole vectors
     auto p = exp_of_score<kStep>(d, hn::LoadU(d, s + j), h);
-    if (j < first || j + lanes > end) {
-      const auto index = hn::Iota(d, static_cast<float>(j));
-      const auto seen = hn::And(hn::Ge(index, hn::Set(d, static_cast<float>(first))),
-                                hn::Lt(index, hn::Set(d, static_cast<float>(end))));
-      p = hn::IfThenElseZero(seen, p);
-    }
+    if (j < first || j + lanes > end) p = hn::IfThenElseZero(lanes_within(d, j, first, end), p);
     sum = hn::Add(sum, p);
     store_f32(d, p, out + j);
   }

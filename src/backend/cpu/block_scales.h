@@ -14,14 +14,15 @@ class BlockScales {
         offset_(w.nested_offset) {}
   float operator[](int64_t i) const {
     if (codes_ == nullptr) return quant::load_at<float>(absmax_, i);
-    return quant::load_at<float>(nested_map_, std::to_integer<int64_t>(codes_[i])) *
-               quant::load_at<float>(nested_absmax_, static_cast<int64_t>(static_cast<uint64_t>(i) / 256)) +
+    return quant::load_at<float>(nested_map_, std::to_integer<int64_t>(codes_[i])) * nested_absmax(i) +
            offset_;
   }
-  // Of double quantization; null without it.
+  // Of double quantization; null without it. The map may be unaligned.
   const std::byte* codes() const { return codes_; }
   const float* nested_map() const { return reinterpret_cast<const float*>(nested_map_); }
-  float nested_absmax(int64_t i) const { return quant::load_at<float>(nested_absmax_, i / 256); }
+  float nested_absmax(int64_t i) const {
+    return quant::load_at<float>(nested_absmax_, static_cast<int64_t>(static_cast<uint64_t>(i) / 256));
+  }
   float offset() const { return offset_; }
 
  private:

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "backend/cpu/gemm_step.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/local_buffer.h"
 #include "backend/cpu/row_groups.h"
@@ -473,7 +474,7 @@ int32_t sum_of_bytes(const int8_t* from) {
 // Input t of x, from its row (bf16).
 void bytes_of_row(const BFloat16* row, const ByteInputs& x, int64_t t) {
   const F32 d;
-  int64_t begin = 0, together = block_of(x.count, kMostInputs);
+  int64_t begin = t / kMostInputs * kMostInputs, together = block_of(x.count - begin, kMostInputs);
   while (t >= begin + together) {
     begin += together;
     together = block_of(x.count - begin, kMostInputs);
@@ -502,20 +503,7 @@ HWY_EXPORT(rounded_rows);
 HWY_EXPORT(bytes_of_row);
 HWY_EXPORT(lanes_of_group);
 
-bool dot_forbidden = false;
-
-bool has_byte_dot() {
-#if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("avx512vnni") != 0;
-  return has && !dot_forbidden;
-#else
-  return false;
-#endif
-}
-
 }  // namespace
-
-void forbid_byte_dot(bool forbidden) { dot_forbidden = forbidden; }
 
 int64_t rows_of_group() { return HWY_DYNAMIC_DISPATCH(lanes_of_group)(); }
 
@@ -525,6 +513,7 @@ void rounded_product(Stream& stream, const Tensor& x, std::span<RoundedMatvec> p
   require(x.dtype() == kBF16, "rounded_product", "expected bf16, got {}", dtype_name(x.dtype()));
   int64_t all = 0;  // groups
   bool any_signed = false;
+  const bool by_dot = byte_step() == Step::kByte;
   for (const auto& [w, rows, y] : products) {
     require(has_rounded_product(*w) && w->cols() == cols, "rounded_product",
             "x {} does not fit a {} weight {}", x.shape(), w->format->name, w->shape);
@@ -563,7 +552,7 @@ void rounded_product(Stream& stream, const Tensor& x, std::span<RoundedMatvec> p
       if (from >= until) continue;
       const int64_t row = from * group, bytes = rows->bytes.numel() / groups;
       HWY_DYNAMIC_DISPATCH(rounded_rows)
-      (static_cast<GgmlType>(w->ggml_type), has_byte_dot(),
+      (static_cast<GgmlType>(w->ggml_type), by_dot,
        reinterpret_cast<const uint8_t*>(rows->bytes.raw()) + from * bytes,
        std::min(until * group, w->rows()) - row, inputs, AnyFloats(y, "rounded_product") + row, w->rows());
     }

@@ -8,8 +8,6 @@ namespace nibble::backend::cpu {
 
 // Rows side by side: the 32-bit lanes of a vector of up to 64 bytes.
 int64_t rows_of_group();
-// For tests: AVX-512 as on processors without AVX512-VNNI. Results are the same.
-void forbid_byte_dot(bool forbidden);
 // Of the groups of a weight, the last one whole.
 int64_t bytes_of_groups(const quant::Weight& w);
 

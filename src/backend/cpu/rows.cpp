@@ -10,56 +10,51 @@
 namespace nibble::backend::cpu {
 namespace {
 constexpr int64_t kRows = 32;
-}
 
-void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
+// body(first value of x, first value of out, values of a row, rows[r], r) for each r, in C++ types.
+template <class Body>
+void over_rows(const char* op, const Tensor& x, const Tensor& rows, Tensor& out, const Body& body) {
   const int64_t n = x.shape().last();
   const int32_t* index = rows.data<int32_t>();
-  with_float(x.dtype(), "gather_rows", [&](auto tx) {
-    with_float(out.dtype(), "gather_rows", [&](auto to) {
+  with_float(x.dtype(), op, [&](auto tx) {
+    with_float(out.dtype(), op, [&](auto to) {
       const auto* px = x.data<typename decltype(tx)::type>();
       auto* po = out.data<typename decltype(to)::type>();
       parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
-          for (int64_t i = 0; i < n; ++i) from_float(to_float(px[index[r] * n + i]), po[r * n + i]);
+        for (int64_t r = begin; r < end; ++r) body(px, po, n, int64_t{index[r]}, r);
       });
     });
+  });
+}
+
+template <class X, class Out>
+void copy_row(const X* from, int64_t n, Out* to) {
+  if constexpr (std::is_same_v<X, Out>)
+    std::copy_n(from, n, to);
+  else
+    for (int64_t i = 0; i < n; ++i) from_float(to_float(from[i]), to[i]);
+}
+
+}  // namespace
+
+void gather_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
+  over_rows("gather_rows", x, rows, out, [](const auto* px, auto* po, int64_t n, int64_t row, int64_t r) {
+    copy_row(px + row * n, n, po + r * n);
   });
 }
 
 void scatter_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
-  const int64_t n = x.shape().last();
-  const int32_t* index = rows.data<int32_t>();
-  with_float(x.dtype(), "scatter_rows", [&](auto tx) {
-    with_float(out.dtype(), "scatter_rows", [&](auto to) {
-      const auto* px = x.data<typename decltype(tx)::type>();
-      auto* po = out.data<typename decltype(to)::type>();
-      parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
-          if constexpr (std::is_same_v<decltype(tx), decltype(to)>)
-            std::copy_n(px + r * n, n, po + index[r] * n);
-          else
-            for (int64_t i = 0; i < n; ++i) from_float(to_float(px[r * n + i]), po[index[r] * n + i]);
-      });
-    });
+  over_rows("scatter_rows", x, rows, out, [](const auto* px, auto* po, int64_t n, int64_t row, int64_t r) {
+    copy_row(px + r * n, n, po + row * n);
   });
 }
 
 void scatter_add_rows(Stream&, const Tensor& x, const Tensor& rows, Tensor& out) {
-  const int64_t n = x.shape().last();
-  const int32_t* index = rows.data<int32_t>();
-  with_float(x.dtype(), "scatter_add_rows", [&](auto tx) {
-    with_float(out.dtype(), "scatter_add_rows", [&](auto to) {
-      const auto* px = x.data<typename decltype(tx)::type>();
-      auto* po = out.data<typename decltype(to)::type>();
-      parallel_for(rows.numel(), kRows, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          auto* row = po + index[r] * n;
-          for (int64_t i = 0; i < n; ++i) from_float(to_float(row[i]) + to_float(px[r * n + i]), row[i]);
-        }
-      });
-    });
-  });
+  over_rows("scatter_add_rows", x, rows, out,
+            [](const auto* px, auto* po, int64_t n, int64_t row, int64_t r) {
+              auto* to = po + row * n;
+              for (int64_t i = 0; i < n; ++i) from_float(to_float(to[i]) + to_float(px[r * n + i]), to[i]);
+            });
 }
 
 void take_columns(Stream&, const Tensor& x, Columns columns, Tensor& part) {
