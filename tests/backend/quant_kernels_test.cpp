@@ -54,6 +54,24 @@ TEST(QuantKernels, DecodeEqualsTheDefinitionForScalesOfAnySize) {
   });
 }
 
+// 360 blocks: the second of the scales' own scales begins within what is read at once.
+TEST(QuantKernels, DecodeEqualsTheDefinitionWhereSecondLevelScalesChange) {
+  on_every_target([] {
+    Stream stream(host_allocator());
+    quant::Weight w =
+        allocate_weight(host_allocator(), {40, 576}, quant::parse_quantize("nf4", true, 64), kBF16, "w");
+    encode_weight(stream, tensor_of(normal_values(40 * 576), {40, 576}, kBF16), w);
+    w.nested_absmax.data<float>()[1] *= 3;
+    for (const int64_t begin : {0, 1, 3, 27}) {
+      std::vector<float> want(static_cast<size_t>((40 - begin) * 576));
+      quant::decode_rows(w, begin, 40, want.data());
+      Guarded out({40 - begin, 576}, kBF16);
+      decode_weight(stream, w, begin, 40, out.tensor);
+      ASSERT_EQ(bytes_of(out.tensor), bytes_of(tensor_of(want, {40 - begin, 576}, kBF16))) << begin;
+    }
+  });
+}
+
 // Values that reach every branch: each shape of input in blocks of its own, then a short one.
 std::vector<float> awkward_values(int64_t n) {
   auto v = normal_values(n);
